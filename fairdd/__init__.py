@@ -1,0 +1,1 @@
+"""FairDD: fair dataset distillation. `matching` holds the method; the other modules carry it."""
