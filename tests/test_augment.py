@@ -1,0 +1,110 @@
+"""Augmentation: images that share a draw are treated alike, and every operation is what its name says."""
+
+import math
+
+import pytest
+import torch
+
+from fairdd.augment import OPERATIONS, DiffAugment, Draws, augment, crop, crop_noise, cutout, draw, flip, rotate, scale
+
+ALL = "_".join(OPERATIONS)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_images_of_one_draw_are_treated_alike_whatever_else_is_in_the_batch(name):
+    image = torch.randn(1, 3, 16, 16, generator=generator())
+    draws = draw(name, 3, generator())
+    batch = torch.cat([torch.randn(4, 3, 16, 16), image, image])
+    index = torch.tensor([0, 1, 2, 0, 1, 1])
+    together = augment(batch, draws, index)
+    alone = augment(image, draws, torch.tensor([1]))
+    assert torch.allclose(together[4], together[5]) and torch.allclose(together[4:5], alone, atol=1e-6)
+
+
+def test_each_image_gets_the_operation_of_its_draw():
+    images = torch.randn(8, 3, 16, 16, generator=generator())
+    names = tuple(OPERATIONS)
+    draws = Draws(names, torch.arange(8) % len(names), torch.rand(8, 3, generator=generator()))
+    result = augment(images, draws)
+    for row in range(8):
+        one = slice(row, row + 1)
+        alone = OPERATIONS[names[row % len(names)]](images[one], draws.numbers[one])
+        assert torch.allclose(result[one], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_pixels_get_the_true_gradient(name):
+    images = torch.randn(2, 3, 8, 8, generator=generator()).double().requires_grad_(True)
+    numbers = torch.rand(2, 3, generator=generator()).double()
+    assert torch.autograd.gradcheck(lambda x: OPERATIONS[name](x, numbers), images)
+
+
+def test_the_same_key_gives_the_same_draw_and_another_gives_another():
+    first, again, other = (draw(ALL, 50, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first.numbers, again.numbers) and torch.equal(first.which, again.which)
+    assert not torch.equal(first.numbers, other.numbers)
+
+
+def test_every_operation_is_drawn_and_a_training_batch_has_one():
+    assert set(draw(ALL, 200, generator()).which.tolist()) == set(range(6))
+    assert len(set(draw(ALL, 200, generator(), one_operation=True).which.tolist())) == 1
+
+
+def test_none_changes_nothing():
+    images = torch.randn(2, 3, 8, 8)
+    assert augment(images, draw("none", 2)) is images
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_crop_moves_by_whole_pixels_up_to_an_eighth_and_lets_zeros_in(side):
+    images = torch.rand(1, 1, side, side) + 1
+    pad = side // 8
+    for u, shift in ((0.0, -pad), (0.5, 0), (0.999, pad)):
+        moved = crop(images, torch.tensor([[u, 0.5, 0]]))
+        expected = torch.zeros_like(images)
+        kept = slice(max(0, -shift), side - max(0, shift))
+        expected[:, :, kept] = images[:, :, kept.start + shift : kept.stop + shift]
+        assert torch.equal(moved, expected)
+
+
+def test_cutout_blanks_half_a_side_when_it_lies_inside_and_less_at_the_border():
+    images = torch.ones(1, 1, 32, 32)
+    assert (cutout(images, torch.full((1, 3), 0.5)) == 0).sum() == 16 * 16
+    assert (cutout(images, torch.zeros(1, 3)) == 0).sum() == 8 * 8
+
+
+def test_flip_mirrors_left_and_right():
+    images = torch.randn(2, 3, 4, 4)
+    flipped = flip(images, torch.tensor([[0.49, 0, 0], [0.51, 0, 0]]))
+    assert torch.equal(flipped[0], images[0].flip(-1)) and torch.equal(flipped[1], images[1])
+
+
+def test_scale_and_rotate_do_nothing_at_their_middle():
+    images = torch.randn(1, 3, 16, 16)
+    still = (1 - 1 / 1.2) / (1.2 - 1 / 1.2)
+    assert torch.allclose(scale(images, torch.full((1, 3), still)), images, atol=1e-4)
+    assert torch.allclose(rotate(images, torch.full((1, 3), 0.5)), images, atol=1e-4)
+
+
+def test_rotate_turns_by_at_most_fifteen_degrees():
+    side = 65
+    images = torch.zeros(1, 1, side, side)
+    images[:, :, 32, 52] = 1                            # 20 pixels right of the centre
+    row, column = (rotate(images, torch.ones(1, 3))[0, 0] == rotate(images, torch.ones(1, 3)).max()).nonzero()[0] - 32
+    assert math.degrees(math.atan2(abs(row), column)) == pytest.approx(15, abs=1.5)
+
+
+def test_crop_noise_is_nearly_a_crop():
+    images = torch.zeros(4, 3, 16, 16)
+    assert 0 < crop_noise(images, generator()).std() < 0.002
+
+
+def test_diff_augment_with_a_seed_treats_all_images_alike_without_one_it_does_not():
+    images = torch.randn(1, 3, 16, 16).expand(6, -1, -1, -1)
+    same = DiffAugment(images, "color", seed=5)
+    assert torch.allclose(same, same[:1].expand_as(same))
+    assert not torch.allclose(DiffAugment(images, "color")[0], DiffAugment(images, "color")[1])

@@ -1,0 +1,94 @@
+"""Fairness figures against tables made by hand, and against fairlearn where both are defined."""
+
+import math
+
+import pytest
+import torch
+from fairlearn.metrics import equalized_odds_difference
+
+from fairdd.fairness import (
+    accuracy_table,
+    class_gaps,
+    deo_a,
+    deo_m,
+    empty_cells,
+    fairness_figures,
+    summarise,
+    worst_cell,
+)
+
+NAN = math.nan
+
+
+def predictions_for(table, size=20):
+    """Predictions, labels, groups with exactly the accuracies of a (G, C) table; NaN: no image in the cell."""
+    rows = []
+    for group, row in enumerate(table):
+        for label, accuracy in enumerate(row):
+            if not math.isnan(accuracy):
+                hits = round(accuracy * size)
+                rows += [(label, label, group)] * hits + [((label + 1) % len(row), label, group)] * (size - hits)
+    return torch.tensor(rows).t()
+
+
+def test_table_and_gaps_of_a_hand_made_example():
+    made = [[0.9, 0.5, 1.0], [0.6, 0.5, 0.2]]
+    table = accuracy_table(*predictions_for(made), 3, 2)
+    assert torch.allclose(table, torch.tensor(made).double())
+    assert torch.allclose(class_gaps(table), torch.tensor([0.3, 0.0, 0.8]).double())
+    assert deo_m(table) == pytest.approx(0.8)
+    assert deo_a(table) == pytest.approx(1.1 / 3)
+    assert worst_cell(table) == pytest.approx(0.2)
+
+
+def test_a_perfect_classifier_is_fair_even_where_cells_are_empty():
+    table = accuracy_table(*predictions_for([[1.0, NAN], [1.0, 1.0], [NAN, 1.0]]), 2, 3)
+    assert deo_m(table) == deo_a(table) == 0
+    assert worst_cell(table) == 1
+    assert table.isnan().sum() == 2
+
+
+def test_a_class_that_no_two_groups_show_does_not_dilute_the_mean():
+    table = torch.tensor([[0.9, NAN, 0.4], [0.5, NAN, NAN]]).double()
+    assert class_gaps(table).isnan().tolist() == [False, True, True]
+    assert deo_a(table) == pytest.approx(0.4)
+
+
+def test_without_any_gap_the_figures_are_undefined():
+    table = torch.tensor([[0.9, 0.4]]).double()
+    assert math.isnan(deo_m(table)) and math.isnan(deo_a(table))
+
+
+def test_a_single_test_image_is_enough():
+    one = torch.tensor([1])
+    assert fairness_figures(one, one, torch.tensor([0]), 2, 2)["accuracy"] == 100
+
+
+def test_group_names_do_not_matter():
+    made = torch.rand(5, 4).double()
+    shuffled = made[torch.randperm(5)]
+    assert deo_m(made) == deo_m(shuffled) and deo_a(made) == pytest.approx(deo_a(shuffled))
+
+
+@pytest.mark.parametrize(("figure", "agg"), [(deo_m, "worst_case"), (deo_a, "mean")])
+def test_on_two_classes_deo_is_fairlearns_equalized_odds(figure, agg):
+    generator = torch.Generator().manual_seed(3)
+    predictions, labels = (torch.randint(2, (400,), generator=generator) for _ in range(2))
+    groups = torch.randint(3, (400,), generator=generator)
+    theirs = equalized_odds_difference(
+        labels.numpy(), predictions.numpy(), sensitive_features=groups.numpy(), agg=agg
+    )
+    assert figure(accuracy_table(predictions, labels, groups, 2, 3)) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_summary_has_mean_sample_std_and_number_of_networks():
+    figures = [{"accuracy": 90.0, "table": [[80.0, 100.0]]}, {"accuracy": 94.0, "table": [[90.0, 100.0]]}]
+    summary = summarise(figures)
+    assert summary["accuracy"] == {"mean": 92, "std": pytest.approx(8**0.5), "n": 2}
+    assert summary["table"] == [[85, 100]]
+    assert summarise(figures[:1])["accuracy"]["std"] is None
+
+
+def test_empty_cells_are_named():
+    counts = torch.tensor([[3, 0], [2, 1]])
+    assert empty_cells(counts, ("young", "old"), ("white", "black")) == ["(old, white)"]
