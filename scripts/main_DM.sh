@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Distribution matching, vanilla and with FairDD, beside two controls. Every argument is passed on:
+#   bash scripts/main_DM.sh                               the embedded digits, minutes on two CPU cores
+#   bash scripts/main_DM.sh --dataset CelebA --ipc 50     the paper's setting, data in ./data
+#   bash scripts/main_DM.sh --FairDD --ipc 50             one run alone
+source "$(dirname "$0")/common.sh"
+
+settings=(          # edit per experiment; what is not named has the paper's value (main_DM.py --help)
+  --ipc 10          # paper: 10, 50, 100
+  --num_exp 1       # paper: 1 synthetic set, tested with 10 networks
+)
+
+set_up requirements.txt
+compare main_DM.py "${settings[@]}" "$@"

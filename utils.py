@@ -1,0 +1,18 @@
+"""The shared face: what users of this field import from utils, by the names they know. No logic of its own."""
+
+from fairdd.augment import DiffAugment
+from fairdd.datasets import DATASETS, get_dataset
+from fairdd.datasets.grouped import Dataset, GroupedImages, denormalise, normalise
+from fairdd.evaluate import Recipe, evaluate_synset, predict, train
+from fairdd.fairness import accuracy_table, class_gaps, deo_a, deo_m, fairness_figures, summarise, worst_cell
+from fairdd.flags import get_loops
+from fairdd.matching import ALIGNMENTS, barycentre, embedding_loss, fairdd, gradient_losses, match_loss, vanilla
+from fairdd.synset import SynSet
+from networks import get_eval_pool, get_network
+
+__all__ = [
+    "ALIGNMENTS", "DATASETS", "Dataset", "DiffAugment", "GroupedImages", "Recipe", "SynSet", "accuracy_table",
+    "barycentre", "class_gaps", "denormalise", "deo_a", "deo_m", "embedding_loss", "evaluate_synset", "fairdd",
+    "fairness_figures", "get_dataset", "get_eval_pool", "get_loops", "get_network", "gradient_losses", "match_loss",
+    "normalise", "predict", "summarise", "train", "vanilla", "worst_cell",
+]
