@@ -28,7 +28,7 @@ class GroupedImages:
         assert self.labels.dtype == self.groups.dtype == torch.int64, "labels and groups are int64"
         assert len(self.mean) == len(self.std) == channels, "one mean and one std per channel"
         for values, names in ((self.labels, self.class_names), (self.groups, self.group_names)):
-            assert count == 0 or 0 <= values.min() and values.max() < len(names), "labels and groups have names"
+            assert count == 0 or (values.min() >= 0 and values.max() < len(names)), "labels and groups have names"
 
     def __len__(self):
         return len(self.labels)

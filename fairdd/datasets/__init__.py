@@ -1,0 +1,81 @@
+"""Every data set behind one door: `get_dataset(name)`. A table names them; one loader function builds each kind.
+
+How the folders are laid out and where to get them: data/README.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairdd.datasets.bffhq import load_bffhq
+from fairdd.datasets.celeba import load_celeba
+from fairdd.datasets.cifar10_s import load_cifar10_s
+from fairdd.datasets.coloured import RECIPES, load_coloured
+from fairdd.datasets.grouped import Dataset, GroupedImages, denormalise, normalise
+from fairdd.datasets.utkface import load_utkface
+from fairdd.errors import UserError
+
+__all__ = ["DATASETS", "Dataset", "GroupedImages", "denormalise", "get_dataset", "normalise"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of a data set. None means: as published."""
+
+    name: str
+    data_path: Path
+    data_seed: int
+    im_size: int | None
+    skew: float | None
+    target_attr: str | int | None
+    protected_attr: str | int | None
+    skip_bad_images: bool
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table: the function that builds the set from a Request, and the options only some sets take."""
+
+    load: Callable
+    takes: tuple = ()
+
+
+DATASETS = {
+    **{name: Entry(load_coloured, ("skew",)) for name in RECIPES},
+    "CIFAR10_S": Entry(load_cifar10_s, ("skew",)),
+    "CIFAR10_S_90": Entry(load_cifar10_s, ("skew",)),
+    "CelebA": Entry(load_celeba, ("target_attr", "protected_attr")),
+    "UTKface": Entry(load_utkface, ("target_attr", "protected_attr")),
+    "BFFHQ": Entry(load_bffhq),
+}
+
+
+def get_dataset(name, data_path="data", *, data_seed=30, im_size=None, skew=None, target_attr=None,
+                protected_attr=None, skip_bad_images=False, progress=True) -> Dataset:
+    """The data set of that name, built as published unless an option says otherwise.
+
+    data_seed decides every draw of the building (30: the published one); im_size: pixels per side; skew: share of
+    a training class that has its own colour (or is grey or coloured); target_attr, protected_attr: what is the class,
+    what is the group; skip_bad_images: leave broken files out instead of stopping.
+    """
+    if name not in DATASETS:
+        raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
+    request = Request(name, Path(data_path), data_seed, im_size, skew, target_attr, protected_attr,
+                      skip_bad_images, progress)
+    check(request)
+    return DATASETS[name].load(request)
+
+
+def check(request):
+    """Stop at an option that the data set does not take, or a value out of range."""
+    for option in ("skew", "target_attr", "protected_attr"):
+        if getattr(request, option) is not None and option not in DATASETS[request.name].takes:
+            takers = ", ".join(name for name, entry in DATASETS.items() if option in entry.takes)
+            raise UserError(f"{request.name} takes no --{option}; these do: {takers}")
+    if request.skew is not None and not 0 <= request.skew <= 1:
+        raise UserError(f"--skew is a share between 0 and 1, not {request.skew}")
+    if request.im_size is not None and request.im_size < 1:
+        raise UserError(f"--im_size is a number of pixels, 1 or more, not {request.im_size}")
+    if not 0 <= request.data_seed < 2**32:
+        raise UserError(f"--data_seed lies between 0 and {2**32 - 1}, not {request.data_seed}")

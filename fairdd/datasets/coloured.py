@@ -1,0 +1,154 @@
+"""The coloured sets: a grey picture gets one of ten colours, which in training goes mostly with the class.
+
+The one idea: every colouring is a table from (pixel value, colour) to RGB, so a whole set is coloured by look-up.
+A name without suffix gives the published images with their two quirks (the picture is padded on the top and left
+only; the Fashion background overflows 8 bits); the suffix _fixed gives what was meant.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import numpy as np
+import torch
+
+from fairdd.datasets.greyscale import DIGITS, FASHION, read_digits, read_idx_set
+from fairdd.datasets.grouped import Dataset, GroupedImages
+from fairdd.datasets.resize import resize
+
+PALETTE = np.array([(255, 0, 0), (255, 128, 0), (255, 255, 0), (255, 255, 128), (0, 255, 0), (0, 255, 255),
+                    (0, 0, 255), (128, 0, 255), (255, 0, 255), (255, 255, 255)])
+COLOUR_NAMES = ("red", "orange", "yellow", "pale yellow", "green", "cyan", "blue", "violet", "magenta", "white")
+PIXEL = np.arange(256)[:, None, None]       # broadcasts with PALETTE to a (256, 10, 3) table
+SKEW = 0.9
+
+
+def load_coloured(request):
+    """Any coloured set, by its recipe. mean and std 0.5."""
+    recipe = RECIPES[request.name]
+    train, test = recipe.read(request)
+    generator = np.random.RandomState(request.data_seed)        # one stream: training first, then test
+    train_draw = assign_colours(train.labels, SKEW if request.skew is None else request.skew, generator)
+    test_draw = recipe.test_draw(test.labels, generator)
+    parts = (paint(grey, *draw, recipe, request) for grey, draw in ((train, train_draw), (test, test_draw)))
+    return Dataset(request.name, *parts)
+
+
+def paint(grey, index, colours, recipe, request):
+    """The pictures at index (N,), each in its colour (N,), whose number is its group. -> GroupedImages"""
+    images = colour_in(grey.pixels[index], colours, recipe.table())
+    half = (0.5, 0.5, 0.5)
+    return GroupedImages(resize(torch.from_numpy(images), request.im_size),
+                         torch.from_numpy(grey.labels[index]), torch.from_numpy(colours),
+                         recipe.class_names, COLOUR_NAMES, half, half)
+
+
+def assign_colours(labels, skew, generator):
+    """Give ⌊skew·n⌋ pictures of each class its own colour, and the rest to the other nine in equal chunks.
+
+    The last chunk is short, as published. labels: (N,) -> order (N,) of the pictures, shuffled, and colours (N,)
+    """
+    buckets = [[] for _ in PALETTE]
+    for label in range(len(PALETTE)):
+        members = np.flatnonzero(labels == label)
+        others = (label + np.arange(1, len(PALETTE))) % len(PALETTE)
+        generator.shuffle(members)
+        generator.shuffle(others)
+        own = floor_share(skew, len(members))
+        chunk = math.ceil((len(members) - own) / len(others))
+        buckets[label].append(members[:own])
+        for place, colour in enumerate(others):
+            buckets[colour].append(members[own + place * chunk : own + (place + 1) * chunk])
+    colours = np.repeat(np.arange(len(PALETTE)), [sum(map(len, bucket)) for bucket in buckets])
+    shuffled = generator.permutation(len(labels))
+    return np.concatenate(list(chain(*buckets)))[shuffled], colours[shuffled]
+
+
+def floor_share(share, count):
+    """⌊share·count⌋ of the decimal number that was meant: 0.29 of 100 is 29, though 0.29 * 100 is 28.99…96."""
+    return math.floor(share * count + 1e-9)
+
+
+def nearly_uniform(labels, generator):
+    """One tenth of a class in each colour, but for the short last chunk. -> order (N,), colours (N,)"""
+    return assign_colours(labels, 0.1, generator)
+
+
+def every_colour(labels, _generator):
+    """Every picture once in every colour. labels: (N,) -> order (10 N,), colours (10 N,)"""
+    return np.repeat(np.arange(len(labels)), len(PALETTE)), np.tile(np.arange(len(PALETTE)), len(labels))
+
+
+def colour_in(pixels, colours, table):
+    """pixels: (N, H, W) uint8; colours: (N,); table: (256, 10, 3) uint8 -> images (N, 3, H, W) uint8"""
+    images = np.empty((len(pixels), 3, *pixels.shape[1:]), np.uint8)
+    for colour in range(len(PALETTE)):
+        chosen = colours == colour
+        images[chosen] = np.moveaxis(table[pixels[chosen], colour], -1, 1)
+    return images
+
+
+def binary_foreground():
+    """A bright pixel (128 or more) takes the colour, a dark one is black. -> (256, 10, 3) uint8"""
+    return np.where(PIXEL >= 128, PALETTE, 0).astype(np.uint8)
+
+
+def binary_background():
+    """A dark pixel takes the colour, a bright one (128 or more) is black. -> (256, 10, 3) uint8"""
+    return np.where(PIXEL < 128, PALETTE, 0).astype(np.uint8)
+
+
+def shaded_foreground():
+    """The colour, as bright as the pixel: ⌊p·c / 255⌋. -> (256, 10, 3) uint8"""
+    return (PIXEL * PALETTE // 255).astype(np.uint8)
+
+
+def blended_background():
+    """From the colour (p = 0) to white (p = 255): ⌊c + p (255 − c) / 255⌋; on white nothing is seen. -> (256, 10, 3)"""
+    return ((255 * PALETTE + PIXEL * (255 - PALETTE)) // 255).astype(np.uint8)
+
+
+def overflowing_background():
+    """The published Fashion background: a blend from the colour to 255 times white, cut to 8 bits.
+
+    trunc(c + p (65025 − c) / 255) mod 256, in float32 and in this order, because published pixels show its rounding
+    (63 of the 768 values differ by one level from the exact formula). -> (256, 10, 3) uint8
+    """
+    darkness = np.float32(255 - PIXEL) / np.float32(255)
+    value = np.float32(255) + darkness * (np.float32(PALETTE) / np.float32(255) - np.float32(255))
+    return (np.trunc(np.float32(255) * value).astype(np.int64) % 256).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a coloured set is made: the grey pictures, the table that colours them, the colours of the test part."""
+
+    read: Callable
+    table: Callable
+    class_names: tuple
+    test_draw: Callable
+
+
+TOP_LEFT, CENTRED = 4, 2        # where 28 x 28 pixels lie in 32 x 32: published (nothing on the other sides), meant
+
+
+def recipes():
+    """The table of coloured sets: each of the four published ones also as _fixed."""
+    tables = {
+        ("MNIST", "foreground"): (binary_foreground, binary_foreground),
+        ("MNIST", "background"): (binary_background, binary_background),
+        ("FashionMNIST", "foreground"): (shaded_foreground, shaded_foreground),
+        ("FashionMNIST", "background"): (overflowing_background, blended_background),
+    }
+    names = {"MNIST": DIGITS, "FashionMNIST": FASHION}
+    made = {"Colored_Digits": Recipe(read_digits, binary_foreground, DIGITS, every_colour)}
+    for (source, place), choices in tables.items():
+        for suffix, offset, table in zip(("", "_fixed"), (TOP_LEFT, CENTRED), choices, strict=True):
+            read = partial(read_idx_set, source, offset)
+            made[f"Colored_{source}_{place}{suffix}"] = Recipe(read, table, names[source], nearly_uniform)
+    return made
+
+
+RECIPES = recipes()

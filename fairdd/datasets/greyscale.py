@@ -1,0 +1,74 @@
+"""The grey pictures under the coloured sets: MNIST and Fashion-MNIST (idx files), scikit-learn's bundled digits."""
+
+import gzip
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from sklearn.datasets import load_digits
+
+from fairdd.datasets.files import download
+from fairdd.errors import UserError
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+FASHION = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+LINKS = {"MNIST": "http://yann.lecun.com/exdb/mnist/",
+         "FashionMNIST": "https://github.com/zalandoresearch/fashion-mnist"}
+FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+
+
+@dataclass(frozen=True, eq=False)
+class Grey:
+    """pixels: (N, H, W) uint8; labels: (N,) int64"""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+def read_digits(_request):
+    """1,797 digits of 8 x 8, ordered by writer: 1,200 to train, the last 597, of other writers, to test; at 16 x 16."""
+    bunch = load_digits()
+    small = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
+    large = F.interpolate(small, (16, 16), mode="bilinear", align_corners=False).squeeze(1)
+    pixels, labels = (large * 255).round().byte().numpy(), bunch.target.astype(np.int64)
+    return Grey(pixels[:1200], labels[:1200]), Grey(pixels[1200:], labels[1200:])
+
+
+def read_idx_set(source, offset, request):
+    """MNIST or FashionMNIST, training and test part, its 28 x 28 pixels at (offset, offset) of 32 x 32."""
+    folder = find_idx_files(source, request.data_path)
+    train_images, train_labels, test_images, test_labels = (read_idx(folder, name) for name in FILES)
+    return tuple(Grey(pad(images, offset), labels.astype(np.int64))
+                 for images, labels in ((train_images, train_labels), (test_images, test_labels)))
+
+
+def find_idx_files(source, root):
+    """The folder with the four files, unpacked or as .gz; torchvision fetches them where there is none."""
+    folders = [root / source / "raw", root / source]
+    for folder in folders:
+        if all((folder / name).exists() or (folder / f"{name}.gz").exists() for name in FILES):
+            return folder
+    tree = f"{root / source}/raw/{{{','.join(FILES)}}}, unpacked or as .gz"
+    fetch = getattr(torchvision.datasets, source)
+    download(lambda: fetch(root, download=True), source, folders, tree, LINKS[source])
+    return folders[0]
+
+
+def read_idx(folder, name):
+    """An idx file of bytes: 2 zero bytes, type 8, number of axes, each axis' length in 4 bytes, the values. -> uint8"""
+    path = folder / name
+    try:
+        data = path.read_bytes() if path.exists() else gzip.decompress((folder / f"{name}.gz").read_bytes())
+        lengths = np.frombuffer(data, ">i4", count=data[3], offset=4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(lengths)
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise UserError(f"{path}: not a whole idx file ({error}); remove it and fetch it again") from error
+
+
+def pad(pixels, offset):
+    """(N, 28, 28) -> (N, 32, 32), zeros around, the picture's corner at (offset, offset)"""
+    padded = np.zeros((len(pixels), 32, 32), np.uint8)
+    padded[:, offset : offset + 28, offset : offset + 28] = pixels
+    return padded

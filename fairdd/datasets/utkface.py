@@ -1,0 +1,62 @@
+"""UTKFace: age, gender and race stand in the file names (age_gender_race_time); any of them may be class or group.
+
+Zhang, Song, Qi: Age Progression/Regression by Conditional Adversarial Autoencoder, CVPR 2017. There is no official
+split: up to 100 images of every cell are the test, everything else trains, ordered by cell.
+"""
+
+import re
+
+import numpy as np
+
+from fairdd.datasets.cells import Attribute, Split, cells, choose, cross, draw, select
+from fairdd.datasets.decode import decode
+from fairdd.datasets.files import by_label, list_images, missing
+from fairdd.datasets.grouped import Dataset
+from fairdd.errors import UserError
+
+FOLDERS = ("UTKFace", "UTKface", "utkface", "UTKFace/UTKFace")
+LINK = "https://susanqq.github.io/UTKFace/ (aligned and cropped faces)"
+SCALE = (0.61359, 0.47225, 0.40703), (0.25493, 0.23054, 0.22835)
+NAME = re.compile(r"^(\d{1,3})_([01])_([0-4])_")
+NAMES = {"age": ("under 20", "20 to 39", "40 and over"), "gender": ("male", "female"),
+         "race": ("White", "Black", "Asian", "Indian")}
+OTHERS = 4              # the fifth race is no group: dropped wherever race is used, kept where it is not
+TEST_PER_CELL = 100
+
+
+def load_utkface(request):
+    """UTKFace at 64 pixels, age and race unless others are asked for; mean and std of the published set."""
+    chosen = choose(request, ("age", "race"), tuple(NAMES))
+    found = by_label(NAME, find_images(request.data_path))
+    decoded = decode(found.paths, request.im_size or 64, request)
+    age, gender, race = found.labels[decoded.kept].T
+    values = {"age": np.digitize(age, (20, 40)), "gender": gender, "race": race}
+    target, protected = (cross([Attribute(values[name], NAMES[name]) for name in names]) for names in chosen)
+    uses_race = any("race" in names for names in chosen)
+    places = np.flatnonzero(race != OTHERS) if uses_race else np.arange(len(race))
+    split = hold_out(cells(target, protected, places), request.data_seed)
+    parts = (select(decoded.images, part, target, protected, SCALE) for part in (split.train, split.test))
+    return Dataset(request.name, *parts, found.notes + decoded.notes + split.notes)
+
+
+def find_images(root):
+    """The image files of the first folder that has some with labels in their names, sorted."""
+    for name in FOLDERS:
+        paths = list_images(root / name)
+        if any(NAME.search(path.name) for path in paths):
+            return paths
+    tried = [root / name for name in FOLDERS]
+    raise missing("UTKFace", tried, "one folder of files named age_gender_race_time.jpg", LINK)
+
+
+def hold_out(members, seed):
+    """Draw the test from every cell; the rest trains, cell after cell. -> Split"""
+    smallest = min(map(len, members))
+    per_cell = TEST_PER_CELL if smallest > TEST_PER_CELL else smallest // 2
+    if per_cell == 0:
+        raise UserError("a class has only one image of a group: it cannot both train and test; choose other attributes")
+    test = draw(members, [per_cell] * len(members), seed)
+    train = [np.setdiff1d(cell, drawn) for cell, drawn in zip(members, test, strict=True)]
+    notes = () if per_cell == TEST_PER_CELL else (
+        f"the smallest cell has {smallest} images: the test takes {per_cell} of each, not {TEST_PER_CELL}",)
+    return Split(np.concatenate(train), np.concatenate(test), notes)
