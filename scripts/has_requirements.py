@@ -1,4 +1,4 @@
-"""Exit 0 if this Python has what the requirement files named as arguments ask for, else say what is missing and exit 1."""
+"""Exit 0 if this Python has what the requirement files given as arguments ask for, else say what is missing."""
 
 import re
 import sys

@@ -10,8 +10,8 @@ import torch
 from fairdd.datasets import get_dataset
 from fairdd.datasets.coloured import (
     PALETTE,
-    blended_background,
     overflowing_background,
+    shaded_background,
     shaded_foreground,
 )
 from fairdd.errors import UserError
@@ -88,10 +88,10 @@ def test_published_fashion_background_overflows_eight_bits():
     assert set(np.unique(gap)) <= {0, 1, 255} and (gap > 0).sum() == 63
 
 
-def test_fixed_fashion_background_blends_from_the_colour_to_white():
-    table = blended_background().astype(int)
-    assert (table[0] == PALETTE).all() and (table[255] == 255).all()
-    assert (np.diff(table, axis=0) >= 0).all()
+def test_fixed_fashion_background_fades_from_the_colour_to_black():
+    table = shaded_background().astype(int)
+    assert (table[0] == PALETTE).all() and (table[255] == 0).all()
+    assert (np.diff(table, axis=0) <= 0).all()
 
 
 def test_fashion_foreground_is_the_colour_scaled_by_the_pixel():
@@ -103,6 +103,7 @@ def test_every_test_digit_appears_once_in_every_colour():
     data = get_dataset("Colored_Digits")
     assert (len(data.train), len(data.test)) == (1200, 5970)
     assert data.train.images.shape[1:] == (3, 16, 16)
+    assert data.train.counts().min() >= 1
     assert (data.test.counts() == data.test.counts()[0]).all()
     shapes = data.test.images.amax(1).view(597, 10, -1)                 # (picture, colour, pixel)
     assert (shapes > 0).eq(shapes[:, :1] > 0).all()

@@ -31,14 +31,14 @@ class Split:
 def choose(request, defaults, known):
     """The names of the target and of the protected attribute. -> two lists of names out of known
 
-    Each is given by name or by its number; several joined by + count as one (Male+Pale_Skin: four groups).
+    Each is given by name or by its number; several joined by a comma count as one (Male,Pale_Skin: four groups).
     """
     given = (request.target_attr, request.protected_attr)
-    target, protected = ([find_name(word, known) for word in str(default if text is None else text).split("+")]
+    target, protected = ([find_name(word, known) for word in str(default if text is None else text).split(",")]
                          for text, default in zip(given, defaults, strict=True))
     if set(target) & set(protected):
-        raise UserError(f"{request.name}: the target ({'+'.join(target)}) and the protected attribute "
-                        f"({'+'.join(protected)}) must differ")
+        raise UserError(f"{request.name}: the target ({','.join(target)}) and the protected attribute "
+                        f"({','.join(protected)}) must differ")
     return target, protected
 
 
@@ -59,16 +59,13 @@ def cross(attributes):
 
 
 def cells(target, protected, places):
-    """Which of places (N,) lie in each cell, class after class. -> C * G arrays, none empty"""
-    members = []
-    for c, class_name in enumerate(target.names):
-        for g, group_name in enumerate(protected.names):
-            inside = (target.values[places] == c) & (protected.values[places] == g)
-            members.append(places[inside])
-            if not inside.any():
-                raise UserError(f"no image is both {class_name!r} and {group_name!r}: a balanced test is impossible; "
-                                "choose other attributes or add images")
-    return members
+    """Which of places (N,) lie in each cell, class after class; empty cells are left out. -> up to C * G arrays"""
+    values = target.values[places], protected.values[places]
+    members = [places[(values[0] == c) & (values[1] == g)]
+               for c in range(len(target.names)) for g in range(len(protected.names))]
+    if not len(places):
+        raise UserError("no image has both attributes: nothing to train or test on")
+    return [cell for cell in members if len(cell)]
 
 
 def draw(members, counts, seed):

@@ -30,7 +30,8 @@ def load_coloured(request):
     recipe = RECIPES[request.name]
     train, test = recipe.read(request)
     generator = np.random.RandomState(request.data_seed)        # one stream: training first, then test
-    train_draw = assign_colours(train.labels, SKEW if request.skew is None else request.skew, generator)
+    skew = SKEW if request.skew is None else request.skew
+    train_draw = assign_colours(train.labels, skew, generator, recipe.deal)
     test_draw = recipe.test_draw(test.labels, generator)
     parts = (paint(grey, *draw, recipe, request) for grey, draw in ((train, train_draw), (test, test_draw)))
     return Dataset(request.name, *parts)
@@ -45,10 +46,10 @@ def paint(grey, index, colours, recipe, request):
                          recipe.class_names, COLOUR_NAMES, half, half)
 
 
-def assign_colours(labels, skew, generator):
-    """Give ⌊skew·n⌋ pictures of each class its own colour, and the rest to the other nine in equal chunks.
+def assign_colours(labels, skew, generator, deal):
+    """Give ⌊skew·n⌋ pictures of each class its own colour and deal the rest to the other nine.
 
-    The last chunk is short, as published. labels: (N,) -> order (N,) of the pictures, shuffled, and colours (N,)
+    labels: (N,) -> order (N,) of the pictures, shuffled, and colours (N,)
     """
     buckets = [[] for _ in PALETTE]
     for label in range(len(PALETTE)):
@@ -57,13 +58,18 @@ def assign_colours(labels, skew, generator):
         generator.shuffle(members)
         generator.shuffle(others)
         own = floor_share(skew, len(members))
-        chunk = math.ceil((len(members) - own) / len(others))
         buckets[label].append(members[:own])
-        for place, colour in enumerate(others):
-            buckets[colour].append(members[own + place * chunk : own + (place + 1) * chunk])
+        for colour, share in zip(others, deal(members[own:], len(others)), strict=True):
+            buckets[colour].append(share)
     colours = np.repeat(np.arange(len(PALETTE)), [sum(map(len, bucket)) for bucket in buckets])
     shuffled = generator.permutation(len(labels))
     return np.concatenate(list(chain(*buckets)))[shuffled], colours[shuffled]
+
+
+def deal_chunks(rest, count):
+    """Equal chunks, the last one short (or, of a small rest, the last ones empty), as published."""
+    chunk = math.ceil(len(rest) / count)
+    return [rest[place * chunk : (place + 1) * chunk] for place in range(count)]
 
 
 def floor_share(share, count):
@@ -73,7 +79,7 @@ def floor_share(share, count):
 
 def nearly_uniform(labels, generator):
     """One tenth of a class in each colour, but for the short last chunk. -> order (N,), colours (N,)"""
-    return assign_colours(labels, 0.1, generator)
+    return assign_colours(labels, 0.1, generator, deal_chunks)
 
 
 def every_colour(labels, _generator):
@@ -105,9 +111,9 @@ def shaded_foreground():
     return (PIXEL * PALETTE // 255).astype(np.uint8)
 
 
-def blended_background():
-    """From the colour (p = 0) to white (p = 255): ⌊c + p (255 − c) / 255⌋; on white nothing is seen. -> (256, 10, 3)"""
-    return ((255 * PALETTE + PIXEL * (255 - PALETTE)) // 255).astype(np.uint8)
+def shaded_background():
+    """From the colour (p = 0) to black (p = 255), as MNIST's: ⌊c (255 − p) / 255⌋. -> (256, 10, 3) uint8"""
+    return ((255 - PIXEL) * PALETTE // 255).astype(np.uint8)
 
 
 def overflowing_background():
@@ -123,12 +129,13 @@ def overflowing_background():
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a coloured set is made: the grey pictures, the table that colours them, the colours of the test part."""
+    """How a coloured set is made: the grey pictures, the table that colours them, who gets which colour."""
 
     read: Callable
     table: Callable
     class_names: tuple
-    test_draw: Callable
+    deal: Callable = deal_chunks
+    test_draw: Callable = nearly_uniform
 
 
 TOP_LEFT, CENTRED = 4, 2        # where 28 x 28 pixels lie in 32 x 32: published (nothing on the other sides), meant
@@ -140,14 +147,14 @@ def recipes():
         ("MNIST", "foreground"): (binary_foreground, binary_foreground),
         ("MNIST", "background"): (binary_background, binary_background),
         ("FashionMNIST", "foreground"): (shaded_foreground, shaded_foreground),
-        ("FashionMNIST", "background"): (overflowing_background, blended_background),
+        ("FashionMNIST", "background"): (overflowing_background, shaded_background),
     }
     names = {"MNIST": DIGITS, "FashionMNIST": FASHION}
-    made = {"Colored_Digits": Recipe(read_digits, binary_foreground, DIGITS, every_colour)}
+    made = {"Colored_Digits": Recipe(read_digits, binary_foreground, DIGITS, np.array_split, every_colour)}
     for (source, place), choices in tables.items():
         for suffix, offset, table in zip(("", "_fixed"), (TOP_LEFT, CENTRED), choices, strict=True):
             read = partial(read_idx_set, source, offset)
-            made[f"Colored_{source}_{place}{suffix}"] = Recipe(read, table, names[source], nearly_uniform)
+            made[f"Colored_{source}_{place}{suffix}"] = Recipe(read, table, names[source])
     return made
 
 
