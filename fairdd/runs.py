@@ -8,13 +8,10 @@ import json
 import os
 import platform
 import time
+from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import PIL
 import torch
-import torchvision
-from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
 from fairdd.datasets.grouped import denormalise
@@ -83,6 +80,8 @@ class Run:
 
     def save_picture(self, name, images, ipc, mean, std):
         """A grid of images (M, C, H, W), one row per class."""
+        from torchvision.utils import make_grid, save_image  # here, because it takes seconds to import
+
         grid = make_grid(denormalise(images, mean, std), nrow=ipc)
         self._write(name, lambda path: save_image(grid, path, format="png"))
 
@@ -109,7 +108,5 @@ def versions(device):
     """What the run ran on."""
     on_gpu = device.startswith("cuda")
     hardware = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
-    return {
-        "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
-        "numpy": np.__version__, "pillow": PIL.__version__, "hardware": hardware, "machine": platform.platform(),
-    }
+    packages = {"torch": torch.__version__} | {name: version(name) for name in ("torchvision", "numpy", "pillow")}
+    return {"python": platform.python_version(), **packages, "hardware": hardware, "machine": platform.platform()}

@@ -8,7 +8,6 @@ never copied.
 from dataclasses import dataclass
 
 import numpy as np
-import torchvision
 
 from fairdd.datasets.cells import Attribute, Split, cells, choose, cross, draw, select
 from fairdd.datasets.decode import decode
@@ -46,7 +45,7 @@ def find_parts(root):
     """Where the images, the attribute list and the partition list are; fetched where there is nothing at all."""
     tried = [root / name for name in FOLDERS]
     if find_folder(root, FOLDERS) is None:
-        download(lambda: torchvision.datasets.CelebA(root, split="all", download=True), "CelebA", tried, TREE, LINK)
+        download("CelebA", root, tried, TREE, LINK)
     folder = find_folder(root, FOLDERS)
     parts = [next((folder / name for name in names if (folder / name).exists()), None)
              for names in (IMAGES, ATTRIBUTES, PARTITION)]

@@ -5,7 +5,6 @@ Wang et al.: Towards Fairness in Visual Recognition, CVPR 2020. Every test image
 
 import numpy as np
 import torch
-import torchvision
 
 from fairdd.datasets.coloured import floor_share
 from fairdd.datasets.decode import decode
@@ -82,12 +81,14 @@ def read_cifar10(request):
         return read_files(folder, request)
     if home is None:
         home = root
-        download(lambda: torchvision.datasets.CIFAR10(root, download=True), "CIFAR-10", homes, TREE, LINK)
+        download("CIFAR10", root, homes, TREE, LINK)
     return (read_batches(home, True), read_batches(home, False)), ()
 
 
 def read_batches(home, train):
     """The official pickled batches; torchvision compares their checksums before it opens them. -> images, labels"""
+    import torchvision  # here, because it takes seconds to import
+
     try:
         batches = torchvision.datasets.CIFAR10(home, train)
     except RuntimeError as error:

@@ -58,9 +58,11 @@ def missing(title, tried, tree, link, reason=""):
     return UserError(f"{title} not found{because}; looked for {places}; expected {tree}; get it from {link}")
 
 
-def download(fetch, title, tried, tree, link):
+def download(name, root, tried, tree, link):
     """Let torchvision fetch a data set; whatever stops it (network, disk, the site) becomes one clear sentence."""
+    import torchvision  # here, because it takes seconds to import and few starts need it
+
     try:
-        fetch()
+        getattr(torchvision.datasets, name)(root, download=True)
     except Exception as error:      # every downloader has its own kinds of failure
-        raise missing(title, tried, tree, link, f"download failed: {' '.join(str(error).split())}") from error
+        raise missing(name, tried, tree, link, f"download failed: {' '.join(str(error).split())}") from error

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
-from sklearn.datasets import load_digits
 
 from fairdd.datasets.files import download
 from fairdd.errors import UserError
@@ -29,6 +27,8 @@ class Grey:
 
 def read_digits(_request):
     """1,797 digits of 8 x 8, ordered by writer: 1,200 to train, the last 597, of other writers, to test; at 16 x 16."""
+    from sklearn.datasets import load_digits  # here, because it takes a second to import
+
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
     large = F.interpolate(small, (16, 16), mode="bilinear", align_corners=False).squeeze(1)
@@ -51,8 +51,7 @@ def find_idx_files(source, root):
         if all((folder / name).exists() or (folder / f"{name}.gz").exists() for name in FILES):
             return folder
     tree = f"{root / source}/raw/{{{','.join(FILES)}}}, unpacked or as .gz"
-    fetch = getattr(torchvision.datasets, source)
-    download(lambda: fetch(root, download=True), source, folders, tree, LINKS[source])
+    download(source, root, folders, tree, LINKS[source])
     return folders[0]
 
 
