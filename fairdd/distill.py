@@ -20,7 +20,6 @@ from fairdd.runs import RESULTS, Run
 from fairdd.seeds import numpy_generator, seeded
 
 LOG_EVERY = 100         # iterations between losses in the log
-AUGMENTED_EPOCHS = 1000     # DC's epochs for a network trained with augmentation
 
 
 def distill(args, update, make_network, eval_pool):
@@ -162,11 +161,10 @@ def check_loss(loss, iteration):
 
 
 def evaluation_recipe(args, model):
-    """How evaluation networks are trained: as published for the method."""
-    strategy, epochs = args.dsa_strategy, args.epoch_eval_train
+    """How evaluation networks are trained: as published for the method. DC augments for ConvNetBN alone."""
     if args.method == "DC" and model == "ConvNetBN":
-        strategy = "crop_noise"
-    return Recipe(epochs, args.lr_net, args.batch_train, strategy)
+        return Recipe(args.epoch_eval_augmented, args.lr_net, args.batch_train, "crop_noise")
+    return Recipe(args.epoch_eval_train, args.lr_net, args.batch_train, args.dsa_strategy)
 
 
 def field_format(task):

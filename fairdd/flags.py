@@ -24,10 +24,10 @@ PAPER = {
     "DC": dict(Iteration=1000, lr_img=0.1, dsa_strategy="none", epoch_eval_train=300),
     "DSA": dict(Iteration=1000, lr_img=0.1, dsa_strategy=DSA, epoch_eval_train=1000),
 }
-PAPER_ALWAYS = dict(model="ConvNet", ipc=10, batch_real=256, num_eval=10)
-SMALL = dict(model="ConvNetW32", batch_real=64, num_eval=5, epoch_eval_train=200)
+PAPER_ALWAYS = dict(model="ConvNet", ipc=10, batch_real=256, num_eval=10, epoch_eval_augmented=1000)
+SMALL = dict(model="ConvNetW32", batch_real=64, num_eval=5, epoch_eval_train=300, epoch_eval_augmented=300)
 IN_MINUTES = {              # measured on two CPU cores; docs/results.md says what else was tried
-    "DM": dict(SMALL, lr_img=10.0, Iteration=300),
+    "DM": dict(SMALL, lr_img=10.0, batch_real=128, Iteration=300),
     "DC": dict(SMALL, Iteration=10),
     "DSA": dict(SMALL, Iteration=10),
 }
@@ -148,6 +148,7 @@ def resolve(args):
     if args.method == "DM" and args.ipc >= DM_LARGE_IPC:
         defaults["lr_img"] = 10.0
     refuse_contradictions(args)
+    args.epoch_eval_augmented = args.epoch_eval_train       # an explicit number holds for every network
     for name, value in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)

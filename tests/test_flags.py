@@ -14,7 +14,7 @@ NEW = [
     "align", "seed", "data_seed", "device", "eval_every", "target_attr", "protected_attr", "skew", "im_size",
     "skip_bad_images",
 ]
-DERIVED = ["outer_loop", "inner_loop"]
+DERIVED = ["outer_loop", "inner_loop", "epoch_eval_augmented"]
 
 
 def flags(line="", methods=("DM",)):
@@ -35,6 +35,7 @@ def test_the_papers_settings_hold_for_every_data_set_but_the_embedded_one():
     assert (dm.dsa_strategy, dm.epoch_eval_train, dm.seed, dm.data_seed) == (DSA, 1000, 0, 30)
     plain, siamese = dc("--dataset CelebA"), dc("--dataset CelebA --method DSA")
     assert (plain.Iteration, plain.lr_img, plain.dsa_strategy, plain.epoch_eval_train) == (1000, 0.1, "none", 300)
+    assert plain.epoch_eval_augmented == 1000 and dc("--epoch_eval_train 7").epoch_eval_augmented == 7
     assert (siamese.lr_img, siamese.dsa_strategy, siamese.epoch_eval_train) == (0.1, DSA, 1000)
 
 
