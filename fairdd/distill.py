@@ -1,49 +1,64 @@
 """The loop every method shares: evaluate if due, save if due, update, log; N + 1 rounds, the last only evaluates.
 
 So the set that is saved is the set that was evaluated. A method is one function, update(task, syn, *key) -> loss.
+Whenever the process ends, the same command goes on from the last saved state and comes to the same bytes.
 """
 
+import math
 import textwrap
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from tqdm import tqdm
 
-from fairdd import report, synset
+from fairdd import preflight, report, synset
 from fairdd.datasets import get_dataset
 from fairdd.datasets.grouped import GroupedImages
 from fairdd.errors import UserError
-from fairdd.evaluate import Recipe, evaluate_synset
-from fairdd.fairness import empty_cells, summarise
-from fairdd.runs import RESULTS, Run
+from fairdd.evaluate import Recipe, evaluate_network
+from fairdd.fairness import summarise
+from fairdd.flags import Flags
+from fairdd.runs import Run, open_run
 from fairdd.seeds import numpy_generator, seeded
+from fairdd.signals import Stopped, stoppable
 
 LOG_EVERY = 100         # iterations between losses in the log
+SAVE_SECONDS = 120      # between saved states, if --save_every is not reached before
 
 
 def distill(args, update, make_network, eval_pool):
     """The whole job of an entry: data, checks, num_exp distillations, results. Raises UserError."""
-    run = Run(args)
-    if run.results:
-        run.log(f"{run.folder} holds this run, finished; nothing is left to do")
-        return
-    task = prepare(run, args, make_network, eval_pool)
-    began = time.monotonic()
-    for experiment in range(args.num_exp):
-        distill_one(task, update, experiment)
-    run.write_json(RESULTS, results(task) | {"minutes": (time.monotonic() - began) / 60})
-    run.log(f"{args.num_exp} synthetic set(s), results and pictures are in {run.folder}")
+    with open_run(args) as run, stoppable():
+        if run.results is not None:
+            run.log(f"{run.folder} holds this run, finished; nothing is left to do")
+            return
+        task = prepare(run, args, make_network, eval_pool)
+        try:
+            for experiment in range(len(task.sets), args.num_exp):
+                distill_one(task, update, experiment)
+        except Stopped:
+            save(task)
+            raise
+        run.finish(results(task))
+        run.log(f"{args.num_exp} synthetic set(s), results and pictures are in {run.folder}")
 
 
 def distill_one(task, update, experiment):
-    """Distil one synthetic set: from its start through Iteration updates."""
+    """Distil one synthetic set: from its start, or from where it was stopped, through Iteration updates."""
     args, key = task.args, (task.args.seed, "experiment", experiment)
-    syn = synset.start(task.real, args.ipc, args.init, args.lr_img, *key)
-    bar = tqdm(range(args.Iteration + 1), f"{args.method} {args.align}", disable=None)
+    syn, first = begin(task, experiment)
+    saved_at = time.monotonic()
+    bar = tqdm(range(first, args.Iteration + 1), f"{args.method} {args.align}", disable=None)
     for iteration in bar:
+        task.here = dict(experiment=experiment, iteration=iteration, **syn.state())
         is_last = iteration == args.Iteration
-        if is_last or (args.eval_every and iteration % args.eval_every == 0):
+        is_due = is_last or (args.eval_every and iteration % args.eval_every == 0)
+        if is_due or iteration % args.save_every == 0 or time.monotonic() - saved_at > SAVE_SECONDS:
+            save(task)
+            saved_at = time.monotonic()
+        if is_due:
             evaluate(task, syn, experiment, iteration)
         if is_last:
             break
@@ -52,38 +67,68 @@ def distill_one(task, update, experiment):
         bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
         if iteration % LOG_EVERY == 0:
             task.run.log(f"iteration {iteration} | loss {loss:.4f}")
+    task.sets.append(syn.content())
+
+
+def begin(task, experiment):
+    """The synthetic set of an experiment and its next iteration: as saved, or at its start."""
+    args, state = task.args, task.run.state
+    syn = synset.start(task.real, args.ipc, args.init, args.lr_img, args.seed, "experiment", experiment)
+    if state is None or state["experiment"] != experiment:
+        return syn, 0
+    syn.restore(state)
+    task.run.log(f"going on at iteration {state['iteration']} of experiment {experiment}")
+    return syn, state["iteration"]
+
+
+def save(task):
+    """Write down where the run stands: at the head of an iteration."""
+    if task.here:
+        here = {name: value.cpu() if torch.is_tensor(value) else value for name, value in task.here.items()}
+        task.run.save_state(**here, sets=task.sets)
 
 
 def evaluate(task, syn, experiment, iteration):
     """Test networks trained on the set as it is now, then save exactly this set, its picture and its figures."""
-    args = task.args
-    task.figures[experiment] = {}
     for name in task.eval_pool:
-        key = (args.seed, "experiment", experiment, "evaluation", iteration, name)
-        recipe = evaluation_recipe(args, name)
-        figures = evaluate_synset(lambda name=name: task.new_network(name), syn, task.test, recipe, args.num_eval, *key)
-        task.figures[experiment][name] = figures
-        task.run.add_evaluation(dict(experiment=experiment, iteration=iteration, model=name, networks=figures))
-        task.run.log(f"iteration {iteration} | {name} x {args.num_eval} | {report.figures_line(summarise(figures))}")
-    task.sets[experiment] = [syn.images.detach().cpu().clone(), syn.labels.clone()]
-    task.run.save_synthetic(field_format(task))
-    task.run.save_picture(f"experiment{experiment}_iteration{iteration:05d}.png", syn.images.detach().cpu(), args.ipc,
+        place = (experiment, iteration, name)
+        figures = [evaluate_once(task, syn, *place, number) for number in range(task.args.num_eval)]
+        task.run.add_evaluation(place, figures)
+        words = f"iteration {iteration} | {name} x {len(figures)} | {report.figures_line(summarise(figures))}"
+        task.run.log(words)
+    task.run.save_synthetic(field_format(task, syn))
+    task.run.save_picture(f"experiment{experiment}_iteration{iteration:05d}.png", syn.content()[0], task.args.ipc,
                           task.real.mean, task.real.std)
+
+
+def evaluate_once(task, syn, *place):
+    """The figures of one network, tested before or now. place: experiment, iteration, model, number"""
+    if place not in task.run.networks:
+        _, _, name, number = place
+        recipe, key = evaluation_recipe(task.args, name), (task.args.seed, "evaluation", *place)
+        title = f"testing {name} {number + 1} of {task.args.num_eval}"
+        figures = evaluate_network(lambda: task.new_network(name), syn, task.test, recipe, *key, title=title)
+        task.run.add_network(place, figures)
+    return task.run.networks[place]
 
 
 @dataclass
 class Task:
-    """What a step needs: the flags, the real images, new networks; and what a run has come to so far."""
+    """What a step needs: the flags, the real images, new networks; and how far the run has come.
+
+    sets: [images, labels] of each finished experiment; here: where the current one stands, as a state to save.
+    """
 
     run: Run
-    args: object
+    args: Flags
     real: GroupedImages
     test: GroupedImages
-    make_network: callable
+    make_network: Callable
     eval_pool: list
+    sets: list
+    here: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        self.sets, self.figures = {}, {}        # by experiment: [images, labels]; by model: one dict per network
         self._rows = [(self.real.labels == label).nonzero().flatten() for label in range(self.real.num_classes)]
 
     def network(self, name, *key):
@@ -119,43 +164,15 @@ def prepare(run, args, make_network, eval_pool):
         args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,
         target_attr=args.target_attr, protected_attr=args.protected_attr, skip_bad_images=args.skip_bad_images,
     )
-    run.log("\n".join([*data.notes, report.cell_table(data.train), report.cell_range("test", data.test)]))
-    task = Task(run, args, data.train.to(args.device), data.test.to(args.device), make_network, eval_pool)
-    say_empty_cells(run, data)
-    check_classes(task.real, args)
-    check_networks(task)
+    real, test = data.train.to(args.device), data.test.to(args.device)
+    task = Task(run, args, real, test, make_network, eval_pool, run.state["sets"] if run.state else [])
+    preflight.check(task, data)
     return task
-
-
-def say_empty_cells(run, data):
-    """A group that a class never has is no error, but is said once."""
-    for part, images in (("training", data.train), ("test", data.test)):
-        empty = empty_cells(images.counts(), images.class_names, images.group_names)
-        if empty:
-            run.log(f"warning: no {part} image for (class, group) {', '.join(empty)}: left out there")
-
-
-def check_classes(real, args):
-    """Every class needs an image to be matched to, and ipc of them to start from."""
-    for name, size in zip(real.class_names, real.counts().sum(0).tolist(), strict=True):
-        if size == 0:
-            raise UserError(f"class {name!r} has no training image")
-    if args.init != "noise":
-        synset.check_ipc(real, args.ipc)
-
-
-def check_networks(task):
-    """Every network of the run must fit the images."""
-    for name in {task.args.model, *task.eval_pool}:
-        try:
-            task.new_network(name)
-        except ValueError as error:
-            raise UserError(str(error)) from None
 
 
 def check_loss(loss, iteration):
     """Stop at a loss that is no number: everything after it would be lost."""
-    if loss != loss or abs(loss) == float("inf"):
+    if not math.isfinite(loss):
         raise UserError(f"the loss is {loss} at iteration {iteration}; a smaller --lr_img may help "
                         "(what was evaluated before is saved)")
 
@@ -167,11 +184,11 @@ def evaluation_recipe(args, model):
     return Recipe(args.epoch_eval_train, args.lr_net, args.batch_train, args.dsa_strategy)
 
 
-def field_format(task):
+def field_format(task, syn):
     """The synthetic sets as other tools of this field read them: data is a list of [images, labels]."""
     real = task.real
     return {
-        "data": [task.sets[experiment] for experiment in sorted(task.sets)],
+        "data": [*task.sets, syn.content()],
         "mean": list(real.mean), "std": list(real.std),
         "class_names": list(real.class_names), "group_names": list(real.group_names),
     }
@@ -179,8 +196,10 @@ def field_format(task):
 
 def results(task):
     """Figures over all networks of all experiments; with several models the first one's stand at the top."""
+    args = task.args
     by_model = {
-        name: summarise([figures for experiment in task.figures.values() for figures in experiment[name]])
+        name: summarise([task.run.networks[experiment, args.Iteration, name, number]
+                         for experiment in range(args.num_exp) for number in range(args.num_eval)])
         for name in task.eval_pool
     }
     first = task.eval_pool[0]

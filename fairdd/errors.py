@@ -3,13 +3,15 @@
 import functools
 import sys
 
+from fairdd.signals import Stopped
+
 
 class UserError(ValueError):
     """A mistake of the user's: a wrong flag, a missing folder, a broken image. The message says how to mend it."""
 
 
 def exit_in_words(main):
-    """Decorate an entry: a UserError ends it with its message on stderr and exit status 2."""
+    """Decorate an entry: a UserError ends it with its message and status 2, a signal with 128 + its number."""
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):
@@ -18,5 +20,8 @@ def exit_in_words(main):
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except Stopped as stop:
+            print(f"stopped by {stop}; the same command goes on from here", file=sys.stderr)
+            sys.exit(128 + stop.number)
 
     return wrapped

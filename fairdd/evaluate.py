@@ -24,22 +24,21 @@ class Recipe:
     strategy: str = "none"
 
 
-def evaluate_synset(make_net, data, test, recipe, num_eval, *key, progress=None):
+def evaluate_synset(make_net, data, test, recipe, num_eval, *key):
     """Train num_eval fresh networks on data and test each. -> list of fairness_figures, one for each network
 
     make_net() gives a network, on the device of the images; data: anything with labels and batch(index) (a SynSet,
     a GroupedImages); test: GroupedImages.
     """
-    outcomes = []
-    for number in range(num_eval):
-        with seeded(*key, number, "weights"):
-            net = make_net()
-        train(net, data, recipe, torch_generator(*key, number, "training"), f"network {number + 1} of {num_eval}")
-        predictions = predict(net, test)
-        outcomes.append(
-            fairness_figures(predictions, test.labels, test.groups, test.num_classes, test.num_groups)
-        )
-    return outcomes
+    return [evaluate_network(make_net, data, test, recipe, *key, number) for number in range(num_eval)]
+
+
+def evaluate_network(make_net, data, test, recipe, *key, title=None):
+    """Train one fresh network on data and test it, all its draws from the key. -> fairness_figures"""
+    with seeded(*key, "weights"):
+        net = make_net()
+    train(net, data, recipe, torch_generator(*key, "training"), title)
+    return fairness_figures(predict(net, test), test.labels, test.groups, test.num_classes, test.num_groups)
 
 
 def train(net, data, recipe, generator, title=None):

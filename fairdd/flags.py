@@ -25,11 +25,11 @@ PAPER = {
     "DSA": dict(Iteration=1000, lr_img=0.1, dsa_strategy=DSA, epoch_eval_train=1000),
 }
 PAPER_ALWAYS = dict(model="ConvNet", ipc=10, batch_real=256, num_eval=10, epoch_eval_augmented=1000)
-SMALL = dict(model="ConvNetW32", batch_real=64, num_eval=5, epoch_eval_train=300, epoch_eval_augmented=300)
+SMALL = dict(model="ConvNetW32", batch_real=128, num_eval=5, epoch_eval_train=300, epoch_eval_augmented=300)
 IN_MINUTES = {              # measured on two CPU cores; docs/results.md says what else was tried
-    "DM": dict(SMALL, lr_img=10.0, batch_real=128, Iteration=300),
-    "DC": dict(SMALL, Iteration=10),
-    "DSA": dict(SMALL, Iteration=10),
+    "DM": dict(SMALL, lr_img=10.0, Iteration=300),
+    "DC": dict(SMALL, lr_img=3.0, Iteration=6),
+    "DSA": dict(SMALL, lr_img=3.0, Iteration=6),
 }
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10), 51: (100, 10)}
@@ -137,6 +137,9 @@ def add_data(add):
 
 def add_run(add):
     add("--save_path", help="folder of the run, made with its parents; default: results/<what is run>")
+    add("--save_every", type=whole(1), default=500,
+        help="iterations between saved states (also every two minutes); default: %(default)s")
+    add("--restart", action="store_true", help="move what --save_path holds aside and begin anew")
     add("--seed", type=whole(0), default=0, help="of every draw that is not the data set's; default: %(default)s")
     add("--device", default="auto", help="cpu, cuda or cuda:N; default: cuda where there is one")
 

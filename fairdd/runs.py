@@ -1,63 +1,90 @@
-"""A run is a folder: its flags, log, evaluations, synthetic set, pictures and results, all machine-readable.
+"""A run is a folder: its flags, log, evaluations, synthetic set, pictures, results; until it ends, its state.
 
-Files are written aside and then renamed, so a reader never meets half of one; nothing written is ever overwritten by
+Files are written aside and then renamed, so a reader never meets half of one. Nothing written is ever overwritten by
 another run.
 """
 
 import json
+import math
 import os
 import platform
 import time
+from contextlib import contextmanager
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from fairdd import checkpoint
 from fairdd.datasets.grouped import denormalise
 from fairdd.errors import UserError
+from fairdd.lock import only_writer
 
-SAME_RUN = {"device", "save_path", "data_path"}      # flags that may differ: they do not change what is computed
-FLAGS, RESULTS, SYNTHETIC = "flags.json", "results.json", "synthetic.pt"
-EVALUATIONS, LOG = "evaluations.jsonl", "log.txt"
+SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart"}    # flags that do not change what is computed
+FLAGS, RESULTS, SYNTHETIC, TIME = "flags.json", "results.json", "synthetic.pt", "time.json"
+EVALUATIONS, NETWORKS, LOG = "evaluations.jsonl", "networks.jsonl", "log.txt"
+
+
+@contextmanager
+def open_run(args):
+    """The folder of args, for one writer. Raises UserError where it holds another run or cannot be written."""
+    folder = Path(args.save_path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with only_writer(folder):
+            yield Run(folder, args)
+    except OSError as error:
+        where = error.filename or folder
+        raise UserError(f"{where} cannot be written: {error.strerror}; what was saved before is whole") from None
 
 
 class Run:
-    """The folder of one run, open for writing."""
+    """The folder of one run, open for writing. results: of a finished run; state: where an unfinished one stood."""
 
-    def __init__(self, args):
-        self.folder = Path(args.save_path)
-        self.results = None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._meet_earlier_run(args)
-            if self.results is None:
-                self.write_json(FLAGS, {"flags": args.as_dict(), "versions": versions(args.device)})
-        except OSError as error:
-            raise UserError(f"--save_path {self.folder} cannot be written: {error.strerror}") from None
+    def __init__(self, folder, args):
+        self.folder, self.began = folder, time.monotonic()
+        if args.restart:
+            self._move_aside()
+        known = (folder / FLAGS).exists()
+        if known:
+            self._check_same(args)
+        self.results = read_json(folder / RESULTS) if (folder / RESULTS).exists() else None
+        self.state = checkpoint.load(folder, self.log) if self.results is None else None
+        self.networks = {place_of(line): restored(line["figures"]) for line in self._lines(NETWORKS)}
+        self.evaluations = {place_of(line) for line in self._lines(EVALUATIONS)}
+        self.seconds_before = self.state["seconds"] if self.state else 0.0
+        if not known:
+            self.write_json(FLAGS, {"flags": args.as_dict(), "versions": versions(args.device)})
 
-    def _meet_earlier_run(self, args):
-        """A finished run of the same flags is taken over, an unfinished one moves aside, any other is refused."""
-        if not (self.folder / FLAGS).exists():
-            return
+    def _check_same(self, args):
+        """Refuse to go on with the run of other flags."""
         earlier = read_json(self.folder / FLAGS)["flags"]
         for name, value in args.as_dict().items():
             if name not in SAME_RUN and earlier.get(name) != value:
                 raise UserError(f"{self.folder} holds a run with {name} = {earlier.get(name)}, this one has {value}; "
-                                "give another --save_path")
-        if (self.folder / RESULTS).exists():
-            self.results = read_json(self.folder / RESULTS)
-        else:
-            self._move_aside()
+                                "give another --save_path, or --restart to move that run aside")
 
     def _move_aside(self):
+        """Everything the folder holds goes to earlier-1, earlier-2, ..."""
+        files = [path for path in self.folder.iterdir() if path.is_file() and path.name != ".lock"]
         number = 1
-        while (aside := self.folder / f"unfinished-{number}").exists():
+        while (aside := self.folder / f"earlier-{number}").exists():
             number += 1
-        aside.mkdir()
-        for path in self.folder.iterdir():
-            if path.is_file():
-                path.rename(aside / path.name)
+        if files:
+            aside.mkdir()
+        for path in files:
+            path.rename(aside / path.name)
+
+    def _lines(self, name):
+        """The lines of a JSONL file; a last one that was cut off is dropped from the file too."""
+        path = self.folder / name
+        whole = path.read_bytes() if path.exists() else b""
+        kept = whole[: whole.rfind(b"\n") + 1]
+        if kept != whole:
+            self._write(name, kept)
+        return [json.loads(line) for line in kept.splitlines()]
 
     def log(self, text):
         """Say it in the terminal, above any progress bar, and keep it in the log."""
@@ -65,39 +92,80 @@ class Run:
         with open(self.folder / LOG, "a") as file:
             file.writelines(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in text.splitlines())
 
+    def seconds(self):
+        """How long the run has worked, all its processes together."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def save_state(self, **state):
+        """Where the run stands, so that the same command goes on from here."""
+        checkpoint.save(self.folder, {**state, "seconds": self.seconds()})
+
+    def finish(self, results):
+        """The last files of a run."""
+        self.write_json(TIME, {"minutes": self.seconds() / 60})
+        self.write_json(RESULTS, results)
+        checkpoint.remove(self.folder)
+
     def write_json(self, name, content):
         """One JSON file. NaN, which JSON lacks, becomes null."""
-        self._write(name, lambda path: path.write_text(json.dumps(jsonable(content), indent=1) + "\n"))
+        self._write(name, (json.dumps(jsonable(content), indent=1) + "\n").encode())
 
-    def add_evaluation(self, content):
-        """One more line of the evaluations."""
-        with open(self.folder / EVALUATIONS, "a") as file:
-            file.write(json.dumps(jsonable(content)) + "\n")
+    def add_network(self, place, figures):
+        """Keep what one network came to. place: (experiment, iteration, model, number)"""
+        self.networks[place] = figures
+        self._append(NETWORKS, dict(zip(PLACE, place, strict=True)) | {"figures": figures})
+
+    def add_evaluation(self, place, figures):
+        """One line per evaluation, even if it is met again after a restart. place: (experiment, iteration, model)"""
+        if place not in self.evaluations:
+            self.evaluations.add(place)
+            self._append(EVALUATIONS, dict(zip(PLACE, place, strict=False)) | {"networks": figures})
 
     def save_synthetic(self, content):
         """The synthetic sets in the field's format, readable with torch.load(weights_only=True)."""
-        self._write(SYNTHETIC, lambda path: torch.save(content, path))
+        buffer = BytesIO()
+        torch.save(content, buffer)
+        self._write(SYNTHETIC, buffer.getvalue())
 
     def save_picture(self, name, images, ipc, mean, std):
         """A grid of images (M, C, H, W), one row per class."""
         from torchvision.utils import make_grid, save_image  # here, because it takes seconds to import
 
-        grid = make_grid(denormalise(images, mean, std), nrow=ipc)
-        self._write(name, lambda path: save_image(grid, path, format="png"))
+        buffer = BytesIO()
+        save_image(make_grid(denormalise(images, mean, std), nrow=ipc), buffer, format="png")
+        self._write(name, buffer.getvalue())
 
-    def _write(self, name, write):
+    def _append(self, name, content):
+        with open(self.folder / name, "a") as file:
+            file.write(json.dumps(jsonable(content)) + "\n")
+
+    def _write(self, name, content):
         aside = self.folder / f".{name}.part"
-        write(aside)
+        checkpoint.write_flushed(aside, content)
         os.replace(aside, self.folder / name)
 
 
+PLACE = ("experiment", "iteration", "model", "network")
+
+
+def place_of(line):
+    """Which evaluation, or which network of it, a line is about."""
+    return tuple(line[name] for name in PLACE if name in line)
+
+
 def jsonable(value):
-    """The same value without NaN."""
+    """The same value, with None for NaN."""
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def restored(figures):
+    """Figures of a network as they were before jsonable."""
+    table = [[math.nan if value is None else value for value in row] for row in figures["table"]]
+    return {name: math.nan if value is None else value for name, value in figures.items()} | {"table": table}
 
 
 def read_json(path):

@@ -27,6 +27,22 @@ class SynSet:
         """The images of one class, with the pixels' gradient. -> (ipc, C, H, W)"""
         return self.images[self.labels == label]
 
+    def content(self):
+        """[images, labels], on the CPU, cut off from everything: what other tools read."""
+        return [self.images.detach().cpu().clone(), self.labels.clone()]
+
+    def state(self):
+        """What the next step depends on: a copy of the images and of their momentum (None before the first step)."""
+        momentum = self.optimizer.state[self.images].get("momentum_buffer")
+        return {"images": self.images.detach().clone(), "momentum": None if momentum is None else momentum.clone()}
+
+    def restore(self, state):
+        """Go back to a state."""
+        with torch.no_grad():
+            self.images.copy_(state["images"])
+        if state["momentum"] is not None:
+            self.optimizer.state[self.images]["momentum_buffer"] = state["momentum"].to(self.images.device)
+
     def step(self, losses):
         """Move the pixels down the sum of losses, each freed before the next is made. -> the sum, detached"""
         self.optimizer.zero_grad()

@@ -124,13 +124,13 @@ def test_a_finished_run_is_not_run_again_and_another_is_not_written_over_it(tmp_
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "log.txt"}
 
 
-def test_what_an_unfinished_run_left_is_moved_aside_not_lost(tmp_path):
+def test_restart_moves_the_earlier_run_aside_and_loses_nothing(tmp_path):
     run("DM", tmp_path)
-    old = (tmp_path / "evaluations.jsonl").read_text()
-    (tmp_path / "results.json").unlink()
-    run("DM", tmp_path)
-    assert (tmp_path / "unfinished-1" / "evaluations.jsonl").read_text() == old
-    assert (tmp_path / "results.json").exists()
+    old = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    run("DM", tmp_path, "--seed", "1", "--restart")
+    moved = {path.name: path.read_bytes() for path in (tmp_path / "earlier-1").iterdir()}
+    assert moved | {".lock": old[".lock"]} == old
+    assert json.loads((tmp_path / "flags.json").read_text())["flags"]["seed"] == 1
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_evaluated(tmp_path, capsys):

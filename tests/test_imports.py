@@ -39,7 +39,7 @@ def test_the_package_imports_no_entry_and_no_network():
 
 
 def test_leaves_import_nothing_above_them():
-    for name in ("matching", "fairness", "seeds", "errors", "augment"):
+    for name in ("matching", "fairness", "seeds", "signals", "augment"):
         assert not modules()[f"fairdd.{name}"]
 
 
