@@ -11,7 +11,10 @@ import sys
 import time
 
 import pytest
+import sklearn.datasets  # noqa: F401  what a run imports late: here, so that a forked one has it at once
 import torch
+import torch._dynamo
+import torchvision.utils  # noqa: F401
 
 import main_DC
 import main_DM
