@@ -24,6 +24,7 @@ from fairdd.lock import only_writer
 
 SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart"}    # flags that do not change what is computed
 FLAGS, RESULTS, SYNTHETIC, TIME = "flags.json", "results.json", "synthetic.pt", "time.json"
+LARGE_ENOUGH = 64           # pixels per side of an image in a picture
 EVALUATIONS, NETWORKS, LOG = "evaluations.jsonl", "networks.jsonl", "log.txt"
 
 
@@ -128,11 +129,14 @@ class Run:
         self._write(SYNTHETIC, buffer.getvalue())
 
     def save_picture(self, name, images, ipc, mean, std):
-        """A grid of images (M, C, H, W), one row per class."""
+        """A grid of images (M, C, H, W), one row per class; small ones enlarged, so that one sees them."""
         from torchvision.utils import make_grid, save_image  # here, because it takes seconds to import
 
         buffer = BytesIO()
-        save_image(make_grid(denormalise(images, mean, std), nrow=ipc), buffer, format="png")
+        images = denormalise(images, mean, std)
+        factor = max(1, LARGE_ENOUGH // images.shape[-1])
+        images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        save_image(make_grid(images, nrow=ipc), buffer, format="png")
         self._write(name, buffer.getvalue())
 
     def _append(self, name, content):

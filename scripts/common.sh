@@ -34,7 +34,7 @@ compare() {
     esac
   done
   folder=$(save_path "$@")
-  folder=${folder:-results/$(basename "$entry" .py)$(printf -- '_%s' "$@" | tr -c 'A-Za-z0-9._-' '_')}
+  folder=${folder:-results/$(basename "$entry" .py)$(printf '_%s' "${@#--}" | tr -c 'A-Za-z0-9._-' '_')}
   "$python" "$entry" "$@" --save_path "$folder/random" --init real --Iteration 0
   "$python" "$entry" "$@" --save_path "$folder/balanced" --init balanced --Iteration 0
   "$python" "$entry" "$@" --save_path "$folder/vanilla" --align vanilla

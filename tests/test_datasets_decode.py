@@ -66,7 +66,7 @@ def test_another_setting_has_another_cache(paths, tmp_path, change):
     assert len(cache_files(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("damage", ["cut", "too long", "no list"])
+@pytest.mark.parametrize("damage", ["cut", "too long", "foreign", "no list", "foreign list"])
 def test_a_damaged_cache_is_rebuilt(paths, tmp_path, damage):
     expected = decode(paths, 4, ask(tmp_path)).images.clone()
     [file] = cache_files(tmp_path)
@@ -74,8 +74,10 @@ def test_a_damaged_cache_is_rebuilt(paths, tmp_path, damage):
         os.truncate(file, 500)
     elif damage == "too long":
         file.write_bytes(file.read_bytes() + b"x")
+    elif damage == "foreign":
+        file.write_bytes(bytes(len(file.read_bytes())))
     else:
-        file.with_suffix(".json").write_text("{")
+        file.with_suffix(".json").write_text("{" if damage == "no list" else "[3]")
     assert decode(paths, 4, ask(tmp_path)).images.equal(expected)
 
 

@@ -160,6 +160,15 @@ def test_celeba_without_test_images_holds_out_a_fifth(tmp_path):
     assert "held out" in data.notes[0]
 
 
+@pytest.mark.parametrize("name", ["../000002.jpg", "/etc/000002.jpg", "img/000002.jpg"])
+def test_celeba_lists_cannot_name_files_elsewhere(tmp_path, name):
+    write_celeba(tmp_path / "CelebA", parts=(0, 0, 2, 1, 2))
+    path = tmp_path / "CelebA" / "list_attr_celeba.txt"
+    path.write_text(path.read_text().replace("000002.jpg", name))
+    with pytest.raises(UserError, match="outside the image folder"):
+        get("CelebA", tmp_path)
+
+
 def test_celeba_needs_every_listed_image(tmp_path):
     write_celeba(tmp_path / "CelebA", parts=(0, 0, 2, 1, 2))
     (tmp_path / "CelebA" / "img_align_celeba" / "000002.jpg").unlink()

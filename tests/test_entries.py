@@ -63,8 +63,9 @@ def test_the_picture_is_the_saved_set_one_row_per_class(tmp_path):
     images = (denormalise(saved["data"][0][0], saved["mean"], saved["std"]) * 255 + 0.5).floor().byte().numpy()
     with Image.open(tmp_path / "experiment0_iteration00002.png") as picture:
         pixels = np.asarray(picture)
-    assert pixels.shape == (10 * 10 + 2, 2 * 10 + 2, 3)                 # 8 pixels and a border of 2
-    assert (pixels[2 + 10 * 3 : 10 + 10 * 3, 2 + 10 : 10 + 10] == images[3 * 2 + 1].transpose(1, 2, 0)).all()
+    assert pixels.shape == (10 * 66 + 2, 2 * 66 + 2, 3)                 # 8 pixels, 8 times as large, a border of 2
+    second_three = pixels[2 + 66 * 3 : 66 * 4, 2 + 66 : 66 * 2]
+    assert (second_three[::8, ::8] == images[3 * 2 + 1].transpose(1, 2, 0)).all()
 
 
 @pytest.mark.parametrize("method", ENTRIES)

@@ -6,6 +6,7 @@ never copied.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class Listing:
 def read_list(path):
     """A list of CelebA, as published or as CSV: lines of a file name and numbers, under a line of column names."""
     comma = "," if path.suffix == ".csv" else None
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     is_row = [line.split(comma, 1)[0].lower().endswith(SUFFIXES) for line in lines]
     if not any(is_row):
         raise UserError(f"{path} lists no images")
@@ -77,8 +78,12 @@ def read_list(path):
         values = np.loadtxt(lines[first:], np.int8, delimiter=comma, usecols=range(1, width), ndmin=2)
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
+    names = [line.split(comma, 1)[0] for line in lines[first:]]
+    leaving = [name for name in names if Path(name).name != name]
+    if leaving:
+        raise UserError(f"{path} names files outside the image folder: {few(leaving)}")
     header = lines[first - 1].split(comma) if first else []
-    return Listing([line.split(comma, 1)[0] for line in lines[first:]], values, tuple(header[1 - width :]))
+    return Listing(names, values, tuple(header[1 - width :]))
 
 
 def parts_of(names, path):

@@ -76,11 +76,12 @@ def cache_key(paths, root, size, square):
 def load(file, shape):
     """What an earlier start stored, mapped (writing to it does not reach the file); None if it is absent or damaged."""
     try:
-        bad = json.loads(file.with_suffix(".json").read_text())["broken"]
+        record, stat = json.loads(file.with_suffix(".json").read_text()), file.stat()
+        bad = record["broken"]
         shape = (shape[0] - len(bad), *shape[1:])
-        if file.stat().st_size != math.prod(shape):
+        if (stat.st_size, stat.st_mtime_ns) != (math.prod(shape), record["written"]):
             return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return Stored(np.memmap(file, np.uint8, "c", shape=shape), bad)
 
@@ -92,8 +93,9 @@ def build(file, shape, paths, request, square):
         file.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as out:
             bad = decode_all(paths, shape[-1], request, square, out.write)
-        file.with_suffix(".json").write_text(json.dumps({"broken": bad}))
         os.replace(aside, file)
+        aside.write_text(json.dumps({"broken": bad, "written": file.stat().st_mtime_ns}))
+        os.replace(aside, file.with_suffix(".json"))        # last: without it the file counts for nothing
     except OSError as error:
         note = f"the cache {file.parent} cannot be written ({error}); images are decoded anew at every start"
         return decode_in_memory(shape, paths, request, square, note)
