@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import conftest  # noqa: E402, F401  one thread, as in the tests
-from test_resume import ENTRIES, kill_again_and_again, outcome, whole  # noqa: E402
+import conftest  # noqa: F401  one thread, as in the tests
+from test_resume import ENTRIES, kill_again_and_again, outcome, whole
 
 
 def main(kills, seed=0):

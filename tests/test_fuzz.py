@@ -4,6 +4,7 @@ FUZZ_EXAMPLES sets how many examples each test tries (default 20).
 """
 
 import io
+import itertools
 import os
 import shutil
 import tempfile
@@ -28,10 +29,13 @@ settings.register_profile("ours", max_examples=int(os.environ.get("FUZZ_EXAMPLES
 settings.load_profile("ours")
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
-NUMBERS = st.one_of(st.integers(-3, 300).map(str), st.floats().map(str), st.sampled_from(["", "1e400", "0x10", "½", "1_0"]))
+ODD_NUMBERS = st.sampled_from(["", "1e400", "0x10", "½", "1_0"])
+NUMBERS = st.one_of(st.integers(-3, 300).map(str), st.floats().map(str), ODD_NUMBERS)
 VALUES = {
-    "--dataset": st.sampled_from([*DATASETS, "MNIST"]), "--model": st.one_of(st.sampled_from([*networks.NETWORKS]), WORDS),
-    "--init": st.sampled_from(["real", "balanced", "noise", "other"]), "--align": st.sampled_from(["vanilla", "fairdd", "x"]),
+    "--dataset": st.sampled_from([*DATASETS, "MNIST"]),
+    "--model": st.one_of(st.sampled_from([*networks.NETWORKS]), WORDS),
+    "--init": st.sampled_from(["real", "balanced", "noise", "other"]),
+    "--align": st.sampled_from(["vanilla", "fairdd", "other"]),
     "--dsa_strategy": st.one_of(st.lists(st.sampled_from([*OPERATIONS, "blur"]), max_size=3).map("_".join), WORDS),
     "--dis_metric": st.sampled_from(["ours", "mse", "cos", "l1"]), "--eval_mode": st.sampled_from([*"SMBWDAPNX", "SS"]),
     "--device": st.sampled_from(["cpu", "cuda", "cuda:7", "meta", "tpu", "auto"]),
@@ -40,20 +44,21 @@ VALUES = {
                      "--batch_real", "--batch_train", "--eval_every", "--seed", "--data_seed", "--skew", "--im_size",
                      "--save_every"], NUMBERS),
 }
-LINES = st.lists(st.sampled_from([*VALUES]).flatmap(lambda name: VALUES[name].map(lambda value: [name, value])), max_size=5)
+FLAG = st.sampled_from([*VALUES]).flatmap(lambda name: VALUES[name].map(lambda value: [name, value]))
+BARE = st.sampled_from(["--FairDD", "--restart", "--fairdd"])
 
 
-@given(lines=LINES, bare=st.lists(st.sampled_from(["--FairDD", "--restart", "--fairdd"]), max_size=2),
+@given(lines=st.lists(FLAG, max_size=5), bare=st.lists(BARE, max_size=2),
        method=st.sampled_from([["DM"], ["DC", "DSA"]]))
 def test_any_flags_are_taken_or_refused_in_words(lines, bare, method):
-    argv = [*sum(lines, []), *bare]
+    argv = [*itertools.chain(*lines), *bare]
     try:
         args = parse(method, networks.find_network, ["S", "SS", *networks.EVAL_POOLS], argv)
     except UserError as error:
         assert str(error).strip() and "Traceback" not in str(error)
     else:
-        assert all(value is not None for name, value in args.as_dict().items() if name in ("ipc", "lr_img", "Iteration"))
-        assert args.lr_img > 0 and args.ipc > 0 and args.align in ("vanilla", "fairdd", "barycentre")
+        assert args.lr_img > 0 and args.ipc > 0 and args.Iteration >= 0
+        assert args.align in ("vanilla", "fairdd", "barycentre")
 
 
 @pytest.fixture(scope="module")

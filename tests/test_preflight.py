@@ -11,7 +11,9 @@ from fairdd.datasets import GroupedImages
 from fairdd.preflight import chance_of_none, free_memory, layer_bytes, rarest
 
 
-@pytest.mark.parametrize(("size", "cell", "batch"), [(9600, 48, 256), (120, 1, 64), (10, 10, 3), (10, 4, 6), (10, 4, 7)])
+@pytest.mark.parametrize(
+    ("size", "cell", "batch"), [(9600, 48, 256), (120, 1, 64), (10, 10, 3), (10, 4, 6), (10, 4, 7)]
+)
 def test_chance_that_a_cell_is_missing_is_hypergeometric(size, cell, batch):
     assert chance_of_none(size, cell, batch) == pytest.approx(hypergeom.pmf(0, size, cell, batch), rel=1e-9, abs=1e-12)
 
