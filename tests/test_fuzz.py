@@ -76,10 +76,16 @@ def small(tmp_path_factory):
     (root / "CelebA" / "list_attr_celeba.txt").write_text(header + "\n".join(rows) + "\n")
     parts = [f"{row.split()[0]} {0 if k % 2 else 2}" for k, row in enumerate(rows)]
     (root / "CelebA" / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
-    for place in ("0.5pct/align/0", "0.5pct/conflict/1", "test/0", "test/1"):
+    for place in ("0.5pct/align/0", "0.5pct/align/1", "0.5pct/conflict/0", "test"):
         for number in range(4):
-            picture(root / "bffhq" / place / f"{number}_{place[-1]}_{number % 2}.png")
+            picture(root / "bffhq" / place / f"{number}_{number // 2}_{number % 2}.png")
     return root
+
+
+@pytest.mark.parametrize("name", ["UTKface", "CelebA", "BFFHQ"])
+def test_the_undamaged_sets_are_read(small, tmp_path, name):
+    shutil.copytree(small, tmp_path / "copy")
+    assert in_words(name, tmp_path / "copy") is not None
 
 
 def picture(path):
@@ -120,6 +126,26 @@ def test_a_damaged_list_of_celeba_never_gives_a_traceback_or_a_wrong_label(small
         found = in_words("CelebA", root)
         if found is not None:
             assert found.train.counts().sum() + found.test.counts().sum() > 0
+
+
+@given(data=st.data())
+def test_damaged_mnist_files_are_read_or_refused(data):
+    with tempfile.TemporaryDirectory() as into:
+        raw = Path(into) / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        for part in ("train", "t10k"):
+            (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(np.zeros((40, 28, 28))))
+            (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(40) % 10))
+        path = data.draw(st.sampled_from(sorted(raw.iterdir())))
+        path.write_bytes(damaged(path.read_bytes(), data))
+        found = in_words("Colored_MNIST_foreground", into)
+        assert found is None or len(found.train) == len(found.test) == 40 or "images" not in path.name
+
+
+def idx(array):
+    """Bytes of an idx file."""
+    lengths = b"".join(length.to_bytes(4, "big") for length in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + lengths + array.astype(np.uint8).tobytes()
 
 
 @given(name=WORDS, data=st.data())
@@ -172,6 +198,6 @@ def test_images_of_any_mode_and_size_become_rgb(small, mode, size):
             Image.new(mode, size).save(buffer, "TIFF")
         except (OSError, KeyError, ValueError):
             return                                      # no TIFF has this mode
-        (root / "bffhq" / "test" / "0" / "9_0_1.png").write_bytes(buffer.getvalue())
+        (root / "bffhq" / "test" / "9_0_1.png").write_bytes(buffer.getvalue())
         found = in_words("BFFHQ", root)
         assert found is None or np.array_equal(found.test.images.shape[1:], (3, 8, 8))

@@ -14,6 +14,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 FASHION = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 LINKS = {"MNIST": "http://yann.lecun.com/exdb/mnist/",
          "FashionMNIST": "https://github.com/zalandoresearch/fashion-mnist"}
+LARGEST = 16 + 60_000 * 28 * 28             # bytes of the largest idx file, unpacked
 FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 
 
@@ -40,8 +41,11 @@ def read_idx_set(source, offset, request):
     """MNIST or FashionMNIST, training and test part, its 28 x 28 pixels at (offset, offset) of 32 x 32."""
     folder = find_idx_files(source, request.data_path)
     train_images, train_labels, test_images, test_labels = (read_idx(folder, name) for name in FILES)
-    return tuple(Grey(pad(images, offset), labels.astype(np.int64))
-                 for images, labels in ((train_images, train_labels), (test_images, test_labels)))
+    parts = (train_images, train_labels), (test_images, test_labels)
+    for images, labels in parts:
+        if images.shape != (*labels.shape, 28, 28) or labels.max(initial=0) > 9:
+            raise UserError(f"{folder}: not images of 28 x 28 pixels, each with a label from 0 to 9; fetch them anew")
+    return tuple(Grey(pad(images, offset), labels.astype(np.int64)) for images, labels in parts)
 
 
 def find_idx_files(source, root):
@@ -59,11 +63,20 @@ def read_idx(folder, name):
     """An idx file of bytes: 2 zero bytes, type 8, number of axes, each axis' length in 4 bytes, the values. -> uint8"""
     path = folder / name
     try:
-        data = path.read_bytes() if path.exists() else gzip.decompress((folder / f"{name}.gz").read_bytes())
+        data = path.read_bytes() if path.exists() else unpack(folder / f"{name}.gz")
         lengths = np.frombuffer(data, ">i4", count=data[3], offset=4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(lengths)
     except (OSError, EOFError, ValueError, IndexError) as error:
         raise UserError(f"{path}: not a whole idx file ({error}); remove it and fetch it again") from error
+
+
+def unpack(path):
+    """The bytes of a .gz, if they are no more than the largest of these files holds. Raises ValueError."""
+    with gzip.open(path) as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError(f"it unpacks to more than {LARGEST} bytes")
+    return data
 
 
 def pad(pixels, offset):
