@@ -33,14 +33,13 @@ def update(task, syn, *key):
 
 def match(task, syn, net, *key):
     """One outer loop: pull the gradients of every class's synthetic images to the class's targets. -> the loss"""
-    real = task.real_batch(*key)
     draws = draw(task.args.dsa_strategy, task.real.num_classes, torch_generator(*key, "augment"))
+    real = task.real_batch(draws, *key)
     targets = ALIGNMENTS[task.args.align](real.labels, real.groups)
-    real_images = augment(real.images, draws, real.labels)
     classes = range(task.real.num_classes)
     syn_images = [augment(syn.of_class(label), draws, torch.full((task.args.ipc,), label)) for label in classes]
-    with frozen_statistics(net, real_images):
-        return syn.step(gradient_losses(net, real_images, syn_images, targets, task.args.dis_metric))
+    with frozen_statistics(net, real):
+        return syn.step(gradient_losses(net, real, syn_images, targets, task.args.dis_metric))
 
 
 @exit_in_words

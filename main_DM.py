@@ -18,12 +18,10 @@ def update(task, syn, *key):
     The network is new at every step; one augmentation is drawn per class, for its real and its synthetic images.
     """
     net = task.network(task.args.model, *key).requires_grad_(False)
-    real = task.real_batch(*key)
     draws = draw(task.args.dsa_strategy, task.real.num_classes, torch_generator(*key, "augment"))
+    real = task.real_batch(draws, *key)
     targets = ALIGNMENTS[task.args.align](real.labels, real.groups)
-    loss = embedding_loss(
-        net, augment(real.images, draws, real.labels), augment(syn.images, draws, syn.labels), syn.labels, targets
-    )
+    loss = embedding_loss(net, real, augment(syn.images, draws, syn.labels), syn.labels, targets)
     return syn.step([loss])
 
 

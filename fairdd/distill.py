@@ -4,6 +4,7 @@ So the set that is saved is the set that was evaluated. A method is one function
 Whenever the process ends, the same command goes on from the last saved state and comes to the same bytes.
 """
 
+import functools
 import math
 import textwrap
 import time
@@ -14,10 +15,11 @@ import torch
 from tqdm import tqdm
 
 from fairdd import preflight, report, synset
+from fairdd.augment import Draws, augment
 from fairdd.datasets import get_dataset
 from fairdd.datasets.grouped import GroupedImages
 from fairdd.errors import UserError
-from fairdd.evaluate import Recipe, evaluate_network
+from fairdd.evaluate import Recipe, evaluate_networks
 from fairdd.fairness import summarise
 from fairdd.flags import Flags
 from fairdd.runs import Run, open_run
@@ -92,7 +94,7 @@ def evaluate(task, syn, experiment, iteration):
     """Test networks trained on the set as it is now, then save exactly this set, its picture and its figures."""
     for name in task.eval_pool:
         place = (experiment, iteration, name)
-        figures = [evaluate_once(task, syn, *place, number) for number in range(task.args.num_eval)]
+        figures = evaluate_model(task, syn, *place)
         task.run.add_evaluation(place, figures)
         words = f"iteration {iteration} | {name} x {len(figures)} | {report.figures_line(summarise(figures))}"
         task.run.log(words)
@@ -101,15 +103,16 @@ def evaluate(task, syn, experiment, iteration):
                           task.real.mean, task.real.std)
 
 
-def evaluate_once(task, syn, *place):
-    """The figures of one network, tested before or now. place: experiment, iteration, model, number"""
-    if place not in task.run.networks:
-        _, _, name, number = place
-        recipe, key = evaluation_recipe(task.args, name), (task.args.seed, "evaluation", *place)
-        title = f"testing {name} {number + 1} of {task.args.num_eval}"
-        figures = evaluate_network(lambda: task.new_network(name), syn, task.test, recipe, *key, title=title)
-        task.run.add_network(place, figures)
-    return task.run.networks[place]
+def evaluate_model(task, syn, *place):
+    """The figures of all networks of a model, tested before or now. place: experiment, iteration, model"""
+    name, networks = place[-1], task.run.networks
+    places = [(*place, number) for number in range(task.args.num_eval)]
+    missing = [one for one in places if one not in networks]
+    new, recipe = functools.partial(task.new_network, name), evaluation_recipe(task.args, name)
+    keys = [(task.args.seed, "evaluation", *one) for one in missing]
+    for one, figures in zip(missing, evaluate_networks(new, syn, task.test, recipe, keys, name), strict=True):
+        task.run.add_network(one, figures)      # at once: a killed run keeps it
+    return [networks[one] for one in places]
 
 
 @dataclass
@@ -140,21 +143,38 @@ class Task:
         channels, *side = self.real.images.shape[1:]
         return self.make_network(name, channels, self.real.num_classes, tuple(side)).to(self.args.device)
 
-    def real_batch(self, *key):
+    def real_batch(self, draws, *key):
         """batch_real random images of every class (all, if it has fewer), drawn from the key. -> RealBatch"""
         generator = numpy_generator(*key, "real")
         chosen = [rows[generator.permutation(len(rows))[: self.args.batch_real]] for rows in self._rows]
-        rows = torch.cat(chosen)
-        return RealBatch(self.real.batch(rows), self.real.labels[rows], self.real.groups[rows])
+        return RealBatch(self.real, torch.cat(chosen), draws)
 
 
 @dataclass(frozen=True)
 class RealBatch:
-    """images: (B, C, H, W) normalised, on the device; labels, groups: (B,) int64 on the CPU."""
+    """Real images, made when asked for, so that never all are in memory: batch[index] is (., C, H, W), augmented.
 
-    images: torch.Tensor
-    labels: torch.Tensor
-    groups: torch.Tensor
+    rows: (B,) of data; draws: one augmentation for each class, or None.
+    """
+
+    data: GroupedImages
+    rows: torch.Tensor
+    draws: Draws | None
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        rows = self.rows[index]
+        return augment(self.data.batch(rows), self.draws, self.data.labels[rows])
+
+    @property
+    def labels(self):
+        return self.data.labels[self.rows]
+
+    @property
+    def groups(self):
+        return self.data.groups[self.rows]
 
 
 def prepare(run, args, make_network, eval_pool):

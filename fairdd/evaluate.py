@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from fairdd.augment import augment, crop_noise, draw
+from fairdd.engine import in_order, part_size, parts, total
 from fairdd.fairness import fairness_figures
 from fairdd.seeds import seeded, torch_generator
 
-TEST_BATCH = 1024
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 
 
@@ -30,35 +30,65 @@ def evaluate_synset(make_net, data, test, recipe, num_eval, *key):
     make_net() gives a network, on the device of the images; data: anything with labels and batch(index) (a SynSet,
     a GroupedImages); test: GroupedImages.
     """
-    return [evaluate_network(make_net, data, test, recipe, *key, number) for number in range(num_eval)]
+    return list(evaluate_networks(make_net, data, test, recipe, [(*key, number) for number in range(num_eval)]))
 
 
-def evaluate_network(make_net, data, test, recipe, *key, title=None):
-    """Train one fresh network on data and test it, all its draws from the key. -> fairness_figures"""
+def evaluate_networks(make_net, data, test, recipe, keys, title=None):
+    """Train a fresh network for each key, all its draws from the key, and test it. -> yields fairness_figures, in order
+
+    Networks are trained side by side (engine.in_order) but made here, for weights come from torch's global generator.
+    """
+    nets_and_keys = ((fresh(make_net, *key), key) for key in keys)
+    steps = len(keys) * (recipe.epochs + 1)
+    with tqdm(total=steps, desc=title and f"testing {title}", leave=False, disable=None if title else True) as bar:
+
+        def figures(net_and_key):
+            net, key = net_and_key
+            train(net, data, recipe, torch_generator(*key, "training"), bar.update)
+            return fairness_figures(predict(net, test), test.labels, test.groups, test.num_classes, test.num_groups)
+
+        yield from in_order(figures, nets_and_keys, test.images.device)
+
+
+def fresh(make_net, *key):
+    """A network of its own for this key."""
     with seeded(*key, "weights"):
-        net = make_net()
-    train(net, data, recipe, torch_generator(*key, "training"), title)
-    return fairness_figures(predict(net, test), test.labels, test.groups, test.num_classes, test.num_groups)
+        return make_net()
 
 
-def train(net, data, recipe, generator, title=None):
-    """Train as published: epochs + 1 passes of SGD; past half of them lr falls to a tenth and momentum starts anew."""
+def train(net, data, recipe, generator, tick=lambda: None):
+    """Train as published: epochs + 1 passes of SGD; past half of them lr falls to a tenth and momentum starts anew.
+
+    tick() is called after every pass.
+    """
     optimizer = sgd(net, recipe.lr)
     net.train()
-    for epoch in tqdm(range(recipe.epochs + 1), title, leave=False, disable=None if title else True):
+    for epoch in range(recipe.epochs + 1):
         train_epoch(net, data, recipe, optimizer, generator)
         if epoch == recipe.epochs // 2 + 1:
             optimizer = sgd(net, recipe.lr / 10)
+        tick()
 
 
 def train_epoch(net, data, recipe, optimizer, generator):
     """One pass over data, in an order and with augmentations drawn from the generator."""
     for index in torch.randperm(len(data.labels), generator=generator).split(recipe.batch_size):
         images = augmented(data.batch(index), recipe.strategy, generator)
-        loss = F.cross_entropy(net(images), data.labels[index].to(images.device))
-        optimizer.zero_grad()
-        loss.backward()
+        set_gradient(net, images, data.labels[index].to(images.device))
         optimizer.step()
+
+
+def set_gradient(net, images, labels):
+    """The gradient of the mean cross entropy of a batch, put where the optimiser reads it."""
+    weights = [weight for weight in net.parameters() if weight.requires_grad]
+
+    def share(rows):
+        loss = F.cross_entropy(net(images[rows]), labels[rows], reduction="sum") / len(images)
+        return torch.autograd.grad(loss, weights)
+
+    sums = total(in_order(share, parts(len(images), part_size(net, images[:1])), images.device))
+    for weight, gradient in zip(weights, sums, strict=True):
+        weight.grad = gradient
 
 
 def sgd(net, lr):
@@ -73,9 +103,15 @@ def augmented(images, strategy, generator):
     return augment(images, draw(strategy, len(images), generator, one_operation=True))
 
 
-@torch.inference_mode()
 def predict(net, data):
     """The predicted class of every image of data. -> (N,) int64 on the CPU"""
     net.eval()
-    index = torch.arange(len(data)).split(TEST_BATCH)
-    return torch.cat([net(data.batch(rows)).argmax(1) for rows in index]).cpu()
+
+    def classes(rows):
+        with torch.inference_mode():
+            return net(data.batch(rows)).argmax(1).cpu()
+
+    index = torch.arange(len(data))
+    size = part_size(net, data.batch(index[:1]))
+    rows = [index[part] for part in parts(len(data), size)]
+    return torch.cat(list(in_order(classes, rows, data.images.device)))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fairdd import engine
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -49,14 +51,43 @@ ALIGNMENTS = {"vanilla": vanilla, "fairdd": fairdd, "barycentre": barycentre}
 def embedding_loss(net, real, syn, syn_labels, targets):
     """Squared distance of mean embeddings, summed over targets (DM, eq. 5; FairDD, eq. 6). -> scalar
 
-    real: (B, C, H, W), the images of targets; syn: (M, C, H, W) with syn_labels (M,).
+    real: (B, C, H, W), the images of targets, or what gives them by index; syn: (M, C, H, W) with syn_labels (M,).
     """
-    with torch.no_grad():
-        centres = weighted_sums(net.embed(real), targets.owner, targets.weight, len(targets.classes))
-    mean = vanilla(syn_labels, None)
-    means = weighted_sums(net.embed(syn), mean.owner, mean.weight, len(mean.classes))
-    place = torch.searchsorted(mean.classes, targets.classes)
-    return (centres - means[place.to(means.device)]).square().sum()     # a sum over classes, as in the paper
+    centres = weighted_sums(embeddings(net, real), targets.owner, targets.weight, len(targets.classes))
+
+    def pull(rows):     # of some classes: their loss and its gradient, so that no other graph is alive
+        images = syn.detach()[rows.to(syn.device)].requires_grad_()
+        mean = vanilla(syn_labels[rows], None)
+        means = weighted_sums(net.embed(images), mean.owner, mean.weight, len(mean.classes))
+        mine = torch.isin(targets.classes, mean.classes)
+        place = torch.searchsorted(mean.classes, targets.classes[mine])
+        loss = (centres[mine.to(centres.device)] - means[place.to(means.device)]).square().sum()
+        return loss.detach(), *torch.autograd.grad(loss, images)
+
+    shares = class_shares(syn_labels, engine.part_size(net, syn[:1]))
+    losses, gradients = zip(*engine.in_order(pull, shares, syn.device), strict=True)
+    gradient = torch.empty_like(syn).index_copy_(0, torch.cat(shares).to(syn.device), torch.cat(gradients))
+    return engine.Known.apply(syn, torch.stack(losses).sum(), gradient)     # a sum over classes, as in the paper
+
+
+def embeddings(net, images):
+    """The embeddings of images (B, C, H, W), or of what gives them by index, without a graph. -> (B, D)"""
+
+    def embed(rows):
+        with torch.no_grad():
+            return net.embed(images[rows])
+
+    one = images[:1]
+    parts = engine.parts(len(images), engine.part_size(net, one))
+    return torch.cat(list(engine.in_order(embed, parts, one.device)))
+
+
+def class_shares(labels, size):
+    """The rows of labels (M,), whole classes together, in shares of about size. -> list of (., )"""
+    order = labels.argsort(stable=True)
+    first = labels[order].unique_consecutive(return_inverse=True, return_counts=True)
+    starts = first[2].cumsum(0) - first[2]                      # where each class begins
+    return [order[(starts[first[1]] // size) == share] for share in (starts // size).unique().tolist()]
 
 
 def weighted_sums(signals, owner, weight, count):
@@ -68,17 +99,37 @@ def weighted_sums(signals, owner, weight, count):
 def gradient_losses(net, real, syn, targets, dis_metric="ours"):
     """Distance of loss gradients with respect to the network's weights (DC, eq. 9), for each class. -> yields scalars
 
-    real: (B, C, H, W), the images of targets; syn: (ipc, C, H, W) of each class.
-    One class at a time, so that only one second-order graph is alive: call backward on each as it comes.
+    real: (B, C, H, W), the images of targets, or what gives them by index; syn: (ipc, C, H, W) of each class.
     """
-    for label in targets.classes.unique().tolist():
-        of_syn = class_gradient(net, syn[label], label, create_graph=True)
-        loss = 0
-        for target in (targets.classes == label).nonzero().flatten():
-            rows = (targets.owner == target).nonzero().flatten()
-            of_real = class_gradient(net, real[rows.to(real.device)], label, targets.weight[rows])
-            loss = loss + match_loss(of_syn, of_real, dis_metric)   # a sum over groups, as in the paper
-        yield loss
+
+    def pull(label_and_targets):    # of one class: its loss and its gradient, so that no other graph is alive
+        label, of_real = label_and_targets
+        images = syn[label].detach().requires_grad_()
+        of_syn = class_gradient(net, images, label, create_graph=True)
+        loss = sum(match_loss(of_syn, target, dis_metric) for target in of_real)    # over groups, as in the paper
+        return label, loss.detach(), *torch.autograd.grad(loss, images)
+
+    device = next(net.parameters()).device
+    for label, loss, gradient in engine.in_order(pull, real_gradients(net, real, targets), device):
+        yield engine.Known.apply(syn[label], loss, gradient)
+
+
+def real_gradients(net, real, targets):
+    """The gradient of every target, class by class. -> yields label, list of gradients (lists of tensors)"""
+    one, labels = real[:1], targets.classes.tolist()
+    size = engine.part_size(net, one)
+    rows = [(targets.owner == target).nonzero().flatten() for target in range(len(labels))]
+    rows = [[mine[part] for part in engine.parts(len(mine), size)] for mine in rows]        # of each target, in parts
+
+    def gradient(label_and_rows):
+        label, mine = label_and_rows
+        return class_gradient(net, real[mine], label, targets.weight[mine])
+
+    items = [(label, part) for label, mine in zip(labels, rows, strict=True) for part in mine]
+    gradients = engine.in_order(gradient, items, one.device)
+    for label in dict.fromkeys(labels):
+        mine = [parts for parts, of in zip(rows, labels, strict=True) if of == label]
+        yield label, [engine.total(next(gradients) for _ in parts) for parts in mine]
 
 
 def class_gradient(net, images, label, weight=None, create_graph=False):
@@ -123,7 +174,10 @@ DISTANCES = {"ours": layerwise_cosine, "mse": squared_difference, "cos": whole_c
 
 @contextmanager
 def frozen_statistics(net, images):
-    """Inside, batch norm uses the statistics of these images (all classes), so that one class alone cannot shift it."""
+    """Inside, batch norm uses the statistics of these images (all classes), so that one class alone cannot shift it.
+
+    images: (B, C, H, W), or what gives them by index; they are only taken, all at once, where there is batch norm.
+    """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     if norms:
@@ -131,7 +185,7 @@ def frozen_statistics(net, images):
             norm.reset_running_stats()
             norm.momentum = None            # a plain average, so one pass gives exactly the images' statistics
         with torch.no_grad():
-            net.train()(images)
+            net.train()(images[:])
     for norm in norms:
         norm.eval()
     yield net

@@ -39,8 +39,9 @@ def test_the_package_imports_no_entry_and_no_network():
 
 
 def test_leaves_import_nothing_above_them():
-    for name in ("matching", "fairness", "seeds", "signals", "augment"):
+    for name in ("engine", "fairness", "seeds", "signals", "augment"):
         assert not modules()[f"fairdd.{name}"]
+    assert modules()["fairdd.matching"] <= {"fairdd", "fairdd.engine"}      # the method, and how it is spread
 
 
 def test_utils_has_no_logic_of_its_own():
