@@ -74,6 +74,8 @@ def read_list(path):
         raise UserError(f"{path} lists no images")
     first = is_row.index(True)
     width = len(lines[first].split(comma))
+    if width < 2:
+        raise UserError(f"{path} is damaged: no value stands beside {lines[first].strip()!r}")
     try:
         values = np.loadtxt(lines[first:], np.int8, delimiter=comma, usecols=range(1, width), ndmin=2)
     except ValueError as error:
