@@ -8,10 +8,10 @@ import torch
 from fairdd.augment import augment, draw
 from fairdd.distill import distill
 from fairdd.errors import exit_in_words
-from fairdd.evaluate import Recipe, train_epoch
 from fairdd.flags import parse
 from fairdd.matching import ALIGNMENTS, frozen_statistics, gradient_losses
 from fairdd.seeds import torch_generator
+from fairdd.training import Recipe, train_epoch
 from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
 
 

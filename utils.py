@@ -3,11 +3,11 @@
 from fairdd.augment import DiffAugment
 from fairdd.datasets import DATASETS, get_dataset
 from fairdd.datasets.grouped import Dataset, GroupedImages, denormalise, normalise
-from fairdd.evaluate import Recipe, evaluate_synset, predict, train
 from fairdd.fairness import accuracy_table, class_gaps, deo_a, deo_m, fairness_figures, summarise, worst_cell
 from fairdd.flags import get_loops
 from fairdd.matching import ALIGNMENTS, barycentre, embedding_loss, fairdd, gradient_losses, match_loss, vanilla
 from fairdd.synset import SynSet
+from fairdd.training import Recipe, evaluate_synset, predict, train
 from networks import get_eval_pool, get_network
 
 __all__ = [

@@ -19,12 +19,12 @@ from fairdd.augment import Draws, augment
 from fairdd.datasets import get_dataset
 from fairdd.datasets.grouped import GroupedImages
 from fairdd.errors import UserError
-from fairdd.evaluate import Recipe, evaluate_networks
 from fairdd.fairness import summarise
 from fairdd.flags import Flags
 from fairdd.runs import Run, open_run
 from fairdd.seeds import numpy_generator, seeded
 from fairdd.signals import Stopped, stoppable
+from fairdd.training import Recipe, evaluate_networks
 
 LOG_EVERY = 100         # iterations between losses in the log
 SAVE_SECONDS = 120      # between saved states, if --save_every is not reached before

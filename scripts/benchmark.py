@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fairdd.augment import augment, draw
 from fairdd.datasets.grouped import GroupedImages
-from fairdd.evaluate import Recipe, evaluate_synset, sgd, train_epoch
 from fairdd.fairness import accuracy_table
 from fairdd.matching import ALIGNMENTS, embedding_loss, gradient_losses, match_loss
 from fairdd.synset import SynSet
+from fairdd.training import Recipe, evaluate_synset, sgd, train_epoch
 from networks import get_network
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"

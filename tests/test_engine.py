@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_evaluate import grouped, linear
+from test_training import grouped, linear
 
 from fairdd import engine
-from fairdd.evaluate import Recipe, evaluate_synset, set_gradient
 from fairdd.matching import ALIGNMENTS, class_gradient, embedding_loss, embeddings, gradient_losses, real_gradients
 from fairdd.synset import SynSet
+from fairdd.training import Recipe, evaluate_synset, set_gradient
 from networks import get_network
 
 LABELS = torch.arange(3).repeat_interleave(9)

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fairdd.datasets import GroupedImages
-from fairdd.evaluate import Recipe, evaluate_synset, predict, train
 from fairdd.seeds import torch_generator
+from fairdd.training import Recipe, evaluate_synset, predict, train
 
 
 def grouped(count=300):
