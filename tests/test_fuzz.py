@@ -64,12 +64,12 @@ def test_any_flags_are_taken_or_refused_in_words(lines, bare, method):
 
 
 ENTRIES = {"DM": main_DM.main, "DC": main_DC.main, "DSA": main_DC.main}
-TINY = ["--num_eval", "1", "--epoch_eval_train", "1", "--ipc", "1", "--batch_real", "6", "--im_size", "8", "--Iteration",
-        "1", "--model", "ConvNetD1W32", "--restart", "--batch_train", "7"]
+TINY = ["--num_eval", "1", "--epoch_eval_train", "1", "--ipc", "1", "--batch_real", "6", "--im_size", "8",
+        "--Iteration", "1", "--model", "ConvNetD1W32", "--restart", "--batch_train", "7"]
 RUNNING = {
     "--align": ["vanilla", "fairdd", "barycentre"], "--init": ["real", "balanced", "noise"], "--skew": ["0.3", "1"],
-    "--dis_metric": ["ours", "mse", "cos", "other"], "--eval_mode": ["S", "SS", "other"], "--ipc": ["2", "3", "0", "99"],
-    "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
+    "--dis_metric": ["ours", "mse", "cos", "other"], "--eval_mode": ["S", "SS", "other"],
+    "--ipc": ["2", "3", "0", "99"], "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
     "--dsa_strategy": ["none", "flip", "color_cutout", "crop_scale_rotate"], "--Iteration": ["0", "2"],
     "--lr_img": ["0.1", "1e30", "nan"], "--im_size": ["9", "12", "7"], "--eval_every": ["1"], "--save_every": ["1"],
     "--batch_real": ["1", "500"], "--device": ["cpu", "cuda:9"], "--target_attr": ["age"],
