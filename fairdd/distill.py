@@ -21,6 +21,7 @@ from fairdd.datasets.grouped import GroupedImages
 from fairdd.errors import UserError
 from fairdd.fairness import summarise
 from fairdd.flags import Flags
+from fairdd.precision import calculating_in, set_precision
 from fairdd.runs import Run, open_run
 from fairdd.seeds import numpy_generator, seeded
 from fairdd.signals import Stopped, stoppable
@@ -141,7 +142,8 @@ class Task:
 
     def new_network(self, name):
         channels, *side = self.real.images.shape[1:]
-        return self.make_network(name, channels, self.real.num_classes, tuple(side)).to(self.args.device)
+        net = self.make_network(name, channels, self.real.num_classes, tuple(side)).to(self.args.device)
+        return calculating_in(self.args.precision, net)
 
     def real_batch(self, draws, *key):
         """batch_real random images of every class (all, if it has fewer), drawn from the key. -> RealBatch"""
@@ -179,6 +181,7 @@ class RealBatch:
 
 def prepare(run, args, make_network, eval_pool):
     """Load the data, say what was found, and refuse now what would fail after hours. -> Task"""
+    set_precision(args.precision, args.device)
     run.log(textwrap.fill(", ".join(f"{name} {value}" for name, value in args.as_dict().items()), 110))
     data = get_dataset(
         args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,

@@ -13,6 +13,7 @@ from fairdd.augment import OPERATIONS
 from fairdd.datasets import DATASETS
 from fairdd.errors import UserError
 from fairdd.matching import ALIGNMENTS, DISTANCES
+from fairdd.precision import PRECISIONS
 from fairdd.synset import STARTS
 
 DSA = "color_crop_cutout_flip_scale_rotate"
@@ -142,6 +143,8 @@ def add_run(add):
     add("--restart", action="store_true", help="move what --save_path holds aside and begin anew")
     add("--seed", type=whole(0), default=0, help="of every draw that is not the data set's; default: %(default)s")
     add("--device", default="auto", help="cpu, cuda or cuda:N; default: cuda where there is one")
+    add("--precision", choices=PRECISIONS, default="fp32",
+        help="what networks calculate with; tf32 is for GPUs, bf16 slow on most CPUs; default: %(default)s")
 
 
 def resolve(args):

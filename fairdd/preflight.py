@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fairdd import report, synset
+from fairdd import engine, report, synset
 from fairdd.errors import UserError
 from fairdd.fairness import empty_cells
 
@@ -80,25 +80,28 @@ def check_memory(task):
 
 
 def least_memory(task):
-    """Bytes that a step holds at the same time, at least: images, activations, the gradient's graph."""
+    """Bytes that a step holds at the same time, at least: the outputs of layers, for the parts under way (engine)."""
     args, real = task.args, task.real
     sizes = real.counts().sum(0).clamp(max=args.batch_real)     # images of each class in a batch
-    image = math.prod(real.images.shape[1:]) * FLOAT
-    layers = layer_bytes(task.new_network(args.model), real.images.shape[1:])
+    net, image = task.new_network(args.model), torch.zeros(1, *real.images.shape[1:], device=args.device)
+    layers, workers = layer_bytes(net, image), engine.worker_count(image.device)
+    part = engine.part_size(net, image)                         # of real images, and of synthetic ones in DM
     if args.method == "DM":     # real images without a graph: two layers at a time; synthetic ones with it
-        step = 2 * max(layers) * sizes.sum().item() + sum(layers) * args.ipc * real.num_classes
-    else:                       # one class at a time, with a graph
-        step = sum(layers) * max(sizes.max().item(), 2 * args.ipc)
-    return step + 2 * image * sizes.sum().item()
+        synthetic = math.ceil(min(part, args.ipc * real.num_classes) / args.ipc) * args.ipc
+        return max(2 * max(layers) * min(workers * part, sizes.sum().item()), sum(layers) * synthetic)
+    whole = 2 * max(layers) * sizes.sum().item() if engine.needs_whole_batch(net) else 0    # batch norm's statistics
+    return max(whole, sum(layers) * max(min(workers * part, sizes.max().item()), 2 * args.ipc))
 
 
-def layer_bytes(net, shape):
-    """Bytes of the output of every layer for one image of this shape."""
+def layer_bytes(net, image):
+    """Bytes of the output of every layer for one image (1, C, H, W)."""
     found = []
     layers = [module for module in net.modules() if not list(module.children())]
     handles = [layer.register_forward_hook(lambda _m, _i, out: found.append(out.numel() * FLOAT)) for layer in layers]
     with torch.no_grad():
-        net.eval()(torch.zeros(1, *shape, device=next(net.parameters()).device))
+        training = net.training
+        net.eval()(image)
+        net.train(training)
     for handle in handles:
         handle.remove()
     return found
