@@ -23,7 +23,8 @@ from fairdd.fairness import summarise
 from fairdd.flags import Flags
 from fairdd.precision import calculating_in, set_precision
 from fairdd.runs import Run, open_run
-from fairdd.seeds import numpy_generator, seeded
+from fairdd.sampling import BalancedSampler, RandomSampler
+from fairdd.seeds import seeded
 from fairdd.signals import Stopped, stoppable
 from fairdd.training import Recipe, evaluate_networks
 
@@ -133,7 +134,7 @@ class Task:
     here: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        self._rows = [(self.real.labels == label).nonzero().flatten() for label in range(self.real.num_classes)]
+        self.sampler = make_sampler(self.args, self.real)
 
     def network(self, name, *key):
         """A freshly initialised network on the device, its weights drawn from the key."""
@@ -146,10 +147,15 @@ class Task:
         return calculating_in(self.args.precision, net)
 
     def real_batch(self, draws, *key):
-        """batch_real random images of every class (all, if it has fewer), drawn from the key. -> RealBatch"""
-        generator = numpy_generator(*key, "real")
-        chosen = [rows[generator.permutation(len(rows))[: self.args.batch_real]] for rows in self._rows]
-        return RealBatch(self.real, torch.cat(chosen), draws)
+        """batch_real images of every class (all, if it has fewer), drawn from the key. -> RealBatch"""
+        return RealBatch(self.real, self.sampler.rows(*key), draws)
+
+
+def make_sampler(args, real):
+    """What chooses the real images of a step."""
+    if args.group_balance:
+        return BalancedSampler(real, args.batch_real, args.outer_loop or 1)
+    return RandomSampler(real, args.batch_real)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,9 @@ def add_matching(add):
              "or the plain mean of these centres (barycentre)")
     add("--lr_img", type=real(0), help="learning rate of the pixels; paper: 0.1; for DM 1, and 10 from ipc 100 on")
     add("--batch_real", type=whole(1), help="real images per class and step; paper: 256")
+    add("--group_balance", action="store_true",
+        help="take as many of them from every group (all of a small one), no image again before all of its group were "
+             "seen; default: random ones")
     add("--dsa_strategy", type=strategy, metavar="OPS",
         help=f"siamese augmentation, any of {DSA}, or none; paper: all of them for DM and DSA, none for DC")
     add("--dis_metric", choices=list(DISTANCES), default="ours",
@@ -190,6 +193,7 @@ def resolve_device(name):
 def default_save_path(args):
     """A readable folder for what is run."""
     what = [f"start-{args.init}"] if args.Iteration == 0 else [args.align] + [args.init] * (args.init != "real")
+    what += ["group_balance"] * args.group_balance
     parts = [args.method, args.dataset, args.model, f"ipc{args.ipc}", *what, f"seed{args.seed}"]
     return "results/" + "_".join(parts)
 

@@ -9,6 +9,7 @@ import torch
 from fairdd import engine, report, synset
 from fairdd.errors import UserError
 from fairdd.fairness import empty_cells
+from fairdd.sampling import fair_shares
 
 GIB = 2**30
 FLOAT = 4       # bytes
@@ -16,13 +17,13 @@ FLOAT = 4       # bytes
 
 def check(task, data):
     """Say what was found in the data, then refuse what cannot work. Raises UserError."""
-    say_cells(task.run, data, task.args.batch_real)
+    say_cells(task.run, data, task.args)
     check_classes(data.train, task.args)
     check_networks(task)
     check_memory(task)
 
 
-def say_cells(run, data, batch_real):
+def say_cells(run, data, args):
     """The (class, group) table, which cells are empty, and how often the smallest will be missing from a batch."""
     run.log("\n".join([*data.notes, report.cell_table(data.train), report.cell_range("test", data.test)]))
     for part, images in (("training", data.train), ("test", data.test)):
@@ -30,19 +31,21 @@ def say_cells(run, data, batch_real):
         if empty:
             words = f"warning: no {part} image for (class, group) {', '.join(empty)}: left out there"
             run.log(textwrap.fill(words, 110))
-    run.log(rarest(data.train, batch_real))
+    run.log(rarest(data.train, args.batch_real, args.group_balance))
 
 
-def rarest(train, batch_real):
-    """A sentence on the cell that is scarcest in the batches of its class."""
+def rarest(train, batch_real, group_balance=False):
+    """A sentence on the cell that is scarcest in its class, and on the batches of this class."""
     counts = train.counts()
     share = counts.double().where(counts > 0, math.nan) / counts.sum(0)
     group, label = divmod(share.nan_to_num(2).argmin().item(), train.num_classes)
     cell, size = counts[group, label].item(), counts[:, label].sum().item()
     batch = min(batch_real, size)
+    words = f"scarcest cell: ({train.class_names[label]}, {train.group_names[group]}), {cell} of {size} images; "
+    if group_balance:
+        return words + f"every batch of {batch} holds {fair_shares(counts[:, label], batch)[group]}"
     none = chance_of_none(size, cell, batch)
-    return (f"scarcest cell: ({train.class_names[label]}, {train.group_names[group]}), {cell} of {size} images; "
-            f"in a batch of {batch}, {batch * cell / size:.2g} are expected, none with chance {none:.2g}")
+    return words + f"in a batch of {batch}, {batch * cell / size:.2g} are expected, none with chance {none:.2g}"
 
 
 def chance_of_none(size, cell, batch):
@@ -60,6 +63,9 @@ def check_classes(train, args):
             raise UserError(f"class {name!r} has no training image")
     if args.init != "noise":
         synset.check_ipc(train, args.ipc)
+    groups = (train.counts() > 0).sum(0).max().item()
+    if args.group_balance and args.batch_real < groups:
+        raise UserError(f"--group_balance takes images of every group: --batch_real must be at least {groups}")
 
 
 def check_networks(task):

@@ -12,7 +12,7 @@ PUBLISHED = [
 ]
 NEW = [
     "align", "seed", "data_seed", "device", "eval_every", "target_attr", "protected_attr", "skew", "im_size",
-    "skip_bad_images", "save_every", "restart", "precision",
+    "skip_bad_images", "save_every", "restart", "precision", "group_balance",
 ]
 DERIVED = ["outer_loop", "inner_loop", "epoch_eval_augmented"]
 
@@ -115,7 +115,11 @@ def test_dc_without_siamese_augmentation_refuses_a_strategy():
     assert dc("--dsa_strategy none").dsa_strategy == "none"
 
 
+def test_what_goes_beyond_the_paper_is_off_by_default():
+    assert not flags().group_balance and not dc().group_balance
+
+
 def test_default_folders_differ_where_runs_differ():
     lines = ["", "--FairDD", "--align barycentre", "--Iteration 0", "--Iteration 0 --init balanced", "--seed 1",
-             "--ipc 1", "--init noise", "--dataset CelebA", "--model ConvNet"]
+             "--ipc 1", "--init noise", "--dataset CelebA", "--model ConvNet", "--group_balance"]
     assert len({flags(line).save_path for line in lines}) == len(lines)
