@@ -12,7 +12,7 @@ import torch
 from fairdd.augment import OPERATIONS
 from fairdd.datasets import DATASETS
 from fairdd.errors import UserError
-from fairdd.matching import ALIGNMENTS, DISTANCES
+from fairdd.matching import ALIGNMENTS, DISTANCES, EMBEDDING_DISTANCES
 from fairdd.precision import PRECISIONS
 from fairdd.synset import STARTS
 
@@ -110,8 +110,12 @@ def add_matching(add):
              "seen; default: random ones")
     add("--dsa_strategy", type=strategy, metavar="OPS",
         help=f"siamese augmentation, any of {DSA}, or none; paper: all of them for DM and DSA, none for DC")
-    add("--dis_metric", choices=list(DISTANCES), default="ours",
-        help="distance of gradients (DC, DSA): cosine by layers (ours), squared (mse), one cosine (cos); default: ours")
+    add("--dis_metric", choices=list(DISTANCES | EMBEDDING_DISTANCES), default="ours",
+        help="distance: of gradients (DC, DSA) cosine by layers (ours), squared (mse) or one cosine (cos); "
+             "of embeddings (DM) squared (ours) or absolute (l1, as COBRA); default: ours")
+    add("--warmup_epochs", type=whole(0), default=0,
+        help="DM: epochs that each new network is trained on the synthetic set first; COBRA: 10, at ipc 50 and 100 "
+             "as many; default: %(default)s, as in DM and FairDD")
 
 
 def add_evaluation(add, eval_modes):
@@ -173,8 +177,13 @@ def refuse_contradictions(args):
     """Flags that cannot both be meant."""
     if args.FairDD and args.align not in (None, "fairdd"):
         raise UserError(f"--FairDD means --align fairdd, but --align {args.align} was given too; drop one of them")
-    if args.method == "DM" and args.dis_metric != "ours":
+    if args.method == "DM" and args.dis_metric not in EMBEDDING_DISTANCES:
         raise UserError(f"--dis_metric {args.dis_metric} compares gradients; DM compares embeddings, use main_DC.py")
+    if args.method != "DM" and args.dis_metric not in DISTANCES:
+        raise UserError(f"--dis_metric {args.dis_metric} compares embeddings; {args.method} compares gradients, "
+                        "use main_DM.py")
+    if args.method != "DM" and args.warmup_epochs:
+        raise UserError(f"--warmup_epochs is of DM; {args.method} trains its networks in the inner loops anyway")
     if args.method == "DC" and args.dsa_strategy not in (None, "none"):
         raise UserError("DC is matched without augmentation; --method DSA is DC with --dsa_strategy")
 
@@ -193,7 +202,8 @@ def resolve_device(name):
 def default_save_path(args):
     """A readable folder for what is run."""
     what = [f"start-{args.init}"] if args.Iteration == 0 else [args.align] + [args.init] * (args.init != "real")
-    what += ["group_balance"] * args.group_balance
+    what += [args.dis_metric] * (args.dis_metric != "ours") + ["group_balance"] * args.group_balance
+    what += [f"warmup{args.warmup_epochs}"] * (args.warmup_epochs > 0)
     parts = [args.method, args.dataset, args.model, f"ipc{args.ipc}", *what, f"seed{args.seed}"]
     return "results/" + "_".join(parts)
 

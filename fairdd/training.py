@@ -70,6 +70,12 @@ def train(net, data, recipe, generator, tick=lambda: None):
         tick()
 
 
+def train_plainly(net, data, recipe, optimizer, generator):
+    """As many passes over data as the recipe has epochs, the optimiser as it is: for networks that matching uses."""
+    for _ in range(recipe.epochs):
+        train_epoch(net, data, recipe, optimizer, generator)
+
+
 def train_epoch(net, data, recipe, optimizer, generator):
     """One pass over data, in an order and with augmentations drawn from the generator."""
     for index in torch.randperm(len(data.labels), generator=generator).split(recipe.batch_size):
