@@ -25,7 +25,7 @@ def update(task, syn, *key):
     for outer in range(args.outer_loop):
         total = total + match(task, syn, net, *key, outer)
         if outer < args.outer_loop - 1:                 # after the last one the network is thrown away
-            train_plainly(net, syn, recipe, optimizer, torch_generator(*key, outer, "inner"))
+            train_plainly(net, syn.detached(), recipe, optimizer, torch_generator(*key, outer, "inner"))
     return total / (args.outer_loop * task.real.num_classes)
 
 
@@ -35,7 +35,7 @@ def match(task, syn, net, *key):
     real = task.real_batch(draws, *key)
     targets = ALIGNMENTS[task.args.align](real.labels, real.groups)
     classes = range(task.real.num_classes)
-    syn_images = [augment(syn.of_class(label), draws, torch.full((task.args.ipc,), label)) for label in classes]
+    syn_images = [augment(syn.of_class(label), draws, syn.labels[syn.labels == label]) for label in classes]
     with frozen_statistics(net, real):
         return syn.step(gradient_losses(net, real, syn_images, targets, task.args.dis_metric))
 

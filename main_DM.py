@@ -24,7 +24,7 @@ def update(task, syn, *key):
     draws = draw(task.args.dsa_strategy, task.real.num_classes, torch_generator(*key, "augment"))
     real = task.real_batch(draws, *key)
     targets = ALIGNMENTS[task.args.align](real.labels, real.groups)
-    syn_images = augment(syn.images, draws, syn.labels)
+    syn_images = augment(syn.decoded(), draws, syn.labels)
     return syn.step([embedding_loss(net, real, syn_images, syn.labels, targets, task.args.dis_metric)])
 
 
@@ -34,7 +34,7 @@ def warm_up(task, syn, *key):
     net = task.network(args.model, *key)
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_net)
     recipe = Recipe(args.warmup_epochs, args.lr_net, args.batch_train)
-    train_plainly(net, syn, recipe, optimizer, torch_generator(*key, "warm-up"))
+    train_plainly(net, syn.detached(), recipe, optimizer, torch_generator(*key, "warm-up"))
     return net
 
 

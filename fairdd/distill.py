@@ -77,7 +77,8 @@ def distill_one(task, update, experiment):
 def begin(task, experiment):
     """The synthetic set of an experiment and its next iteration: as saved, or at its start."""
     args, state = task.args, task.run.state
-    syn = synset.start(task.real, args.ipc, args.init, args.lr_img, args.seed, "experiment", experiment)
+    key = (args.seed, "experiment", experiment)
+    syn = synset.start(task.real, args.ipc, args.init, args.lr_img, *key, factor=args.factor)
     if state is None or state["experiment"] != experiment:
         return syn, 0
     syn.restore(state)
@@ -112,7 +113,8 @@ def evaluate_model(task, syn, *place):
     missing = [one for one in places if one not in networks]
     new, recipe = functools.partial(task.new_network, name), evaluation_recipe(task.args, name)
     keys = [(task.args.seed, "evaluation", *one) for one in missing]
-    for one, figures in zip(missing, evaluate_networks(new, syn, task.test, recipe, keys, name), strict=True):
+    found = evaluate_networks(new, syn.detached(), task.test, recipe, keys, name)
+    for one, figures in zip(missing, found, strict=True):
         task.run.add_network(one, figures)      # at once: a killed run keeps it
     return [networks[one] for one in places]
 
@@ -214,10 +216,13 @@ def evaluation_recipe(args, model):
 
 
 def field_format(task, syn):
-    """The synthetic sets as other tools of this field read them: data is a list of [images, labels]."""
+    """The synthetic sets as other tools of this field read them: data is a list of [images, labels].
+
+    The images are as stored; synset.decode(images, factor) makes of them what networks are trained on.
+    """
     real = task.real
     return {
-        "data": [*task.sets, syn.content()],
+        "data": [*task.sets, syn.content()], "factor": syn.factor,
         "mean": list(real.mean), "std": list(real.std),
         "class_names": list(real.class_names), "group_names": list(real.group_names),
     }

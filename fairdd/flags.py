@@ -9,9 +9,9 @@ import argparse
 import numpy as np
 import torch
 
-from fairdd.augment import OPERATIONS
 from fairdd.datasets import DATASETS
 from fairdd.errors import UserError
+from fairdd.flag_types import model_name, real, strategy, whole
 from fairdd.matching import ALIGNMENTS, DISTANCES, EMBEDDING_DISTANCES
 from fairdd.precision import PRECISIONS
 from fairdd.synset import STARTS
@@ -91,6 +91,8 @@ def add_what(add, methods, find_network):
     add("--model", type=model_name(find_network), metavar="NAME",
         help="network to distil with: ConvNet, ConvNetD2W32, VGG11, ... (networks.py lists them); paper: ConvNet")
     add("--ipc", type=whole(1), help="synthetic images per class; paper: 10, 50, 100; default: 10")
+    add("--factor", type=whole(1), default=1, metavar="F",
+        help="store F x F small images in each synthetic image, cut out and enlarged before use; default: %(default)s")
     add("--init", choices=STARTS, default="real",
         help="start from random real images, as many of every group, or noise; default: %(default)s")
     add("--Iteration", type=whole(0),
@@ -204,49 +206,6 @@ def default_save_path(args):
     what = [f"start-{args.init}"] if args.Iteration == 0 else [args.align] + [args.init] * (args.init != "real")
     what += [args.dis_metric] * (args.dis_metric != "ours") + ["group_balance"] * args.group_balance
     what += [f"warmup{args.warmup_epochs}"] * (args.warmup_epochs > 0)
-    parts = [args.method, args.dataset, args.model, f"ipc{args.ipc}", *what, f"seed{args.seed}"]
+    ipc = f"ipc{args.ipc}" + f"x{args.factor**2}" * (args.factor > 1)
+    parts = [args.method, args.dataset, args.model, ipc, *what, f"seed{args.seed}"]
     return "results/" + "_".join(parts)
-
-
-def whole(low):
-    """An argparse type: a whole number from low on."""
-    return lambda text: _number(int, text, f"a whole number from {low} on", lambda v: v >= low)
-
-
-def real(low, high=float("inf")):
-    """An argparse type: a number above low, up to high."""
-    words = f"a number above {low}" + (f", at most {high}" if high < float("inf") else "")
-    return lambda text: _number(float, text, words, lambda v: low < v <= high)
-
-
-def model_name(find_network):
-    """An argparse type: the name of a network."""
-
-    def known(text):
-        try:
-            find_network(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        return text
-
-    return known
-
-
-def strategy(text):
-    """An argparse type: "none" or operations of DSA joined by underscores."""
-    if text.lower() == "none":
-        return "none"
-    unknown = [name for name in text.split("_") if name not in OPERATIONS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown operation {unknown[0]!r}; known: {', '.join(OPERATIONS)}, or none")
-    return text
-
-
-def _number(kind, text, words, fits):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-    return value

@@ -18,6 +18,7 @@ FLOAT = 4       # bytes
 def check(task, data):
     """Say what was found in the data, then refuse what cannot work. Raises UserError."""
     say_cells(task.run, data, task.args)
+    check_factor(data.train, task.args.factor)
     check_classes(data.train, task.args)
     check_networks(task)
     check_memory(task)
@@ -56,13 +57,21 @@ def chance_of_none(size, cell, batch):
     return math.exp(ways[0] - ways[1])
 
 
+def check_factor(train, factor):
+    """A grid of images needs a side that it divides."""
+    height, width = train.images.shape[2:]
+    if height % factor or width % factor:
+        raise UserError(f"--factor {factor} does not divide images of {height} x {width} pixels; "
+                        "take another, or an --im_size that it divides")
+
+
 def check_classes(train, args):
     """Every class needs an image to be matched to, and ipc of them to start from."""
     for name, size in zip(train.class_names, train.counts().sum(0).tolist(), strict=True):
         if size == 0:
             raise UserError(f"class {name!r} has no training image")
     if args.init != "noise":
-        synset.check_ipc(train, args.ipc)
+        synset.check_ipc(train, args.ipc, args.factor)
     groups = (train.counts() > 0).sum(0).max().item()
     if args.group_balance and args.batch_real < groups:
         raise UserError(f"--group_balance takes images of every group: --batch_real must be at least {groups}")
@@ -92,11 +101,12 @@ def least_memory(task):
     net, image = task.new_network(args.model), torch.zeros(1, *real.images.shape[1:], device=args.device)
     layers, workers = layer_bytes(net, image), engine.worker_count(image.device)
     part = engine.part_size(net, image)                         # of real images, and of synthetic ones in DM
+    decoded = args.ipc * args.factor**2                         # synthetic images of each class
     if args.method == "DM":     # real images without a graph: two layers at a time; synthetic ones with it
-        synthetic = math.ceil(min(part, args.ipc * real.num_classes) / args.ipc) * args.ipc
+        synthetic = math.ceil(min(part, decoded * real.num_classes) / decoded) * decoded
         return max(2 * max(layers) * min(workers * part, sizes.sum().item()), sum(layers) * synthetic)
     whole = 2 * max(layers) * sizes.sum().item() if engine.needs_whole_batch(net) else 0    # batch norm's statistics
-    return max(whole, sum(layers) * max(min(workers * part, sizes.max().item()), 2 * args.ipc))
+    return max(whole, sum(layers) * max(min(workers * part, sizes.max().item()), 2 * decoded))
 
 
 def layer_bytes(net, image):

@@ -27,8 +27,8 @@ class Recipe:
 def evaluate_synset(make_net, data, test, recipe, num_eval, *key):
     """Train num_eval fresh networks on data and test each. -> list of fairness_figures, one for each network
 
-    make_net() gives a network, on the device of the images; data: anything with labels and batch(index) (a SynSet,
-    a GroupedImages); test: GroupedImages.
+    make_net() gives a network, on the device of the images; data: anything with labels and batch(index)
+    (SynSet.detached(), a GroupedImages); test: GroupedImages.
     """
     return list(evaluate_networks(make_net, data, test, recipe, [(*key, number) for number in range(num_eval)]))
 

@@ -68,11 +68,11 @@ TINY = ["--num_eval", "1", "--epoch_eval_train", "1", "--ipc", "1", "--batch_rea
         "--Iteration", "1", "--model", "ConvNetD1W32", "--restart", "--batch_train", "7"]
 RUNNING = {
     "--align": ["vanilla", "fairdd", "barycentre"], "--init": ["real", "balanced", "noise"], "--skew": ["0.3", "1"],
-    "--dis_metric": ["ours", "mse", "cos", "other"], "--eval_mode": ["S", "SS", "other"],
+    "--dis_metric": ["ours", "mse", "cos", "l1", "other"], "--eval_mode": ["S", "SS", "other"],
     "--ipc": ["2", "3", "0", "99"], "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
     "--dsa_strategy": ["none", "flip", "color_cutout", "crop_scale_rotate"], "--Iteration": ["0", "2"],
     "--lr_img": ["0.1", "1e30", "nan"], "--im_size": ["9", "12", "7"], "--eval_every": ["1"], "--save_every": ["1"],
-    "--batch_real": ["1", "500"], "--device": ["cpu", "cuda:9"], "--target_attr": ["age"],
+    "--factor": ["2", "3"], "--warmup_epochs": ["1"], "--batch_real": ["1", "500"], "--device": ["cpu", "cuda:9"], "--target_attr": ["age"],
 }
 RUN_FLAG = st.sampled_from([*RUNNING]).flatmap(lambda name: st.sampled_from([(name, value) for value in RUNNING[name]]))
 
