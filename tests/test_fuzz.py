@@ -72,7 +72,8 @@ RUNNING = {
     "--ipc": ["2", "3", "0", "99"], "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
     "--dsa_strategy": ["none", "flip", "color_cutout", "crop_scale_rotate"], "--Iteration": ["0", "2"],
     "--lr_img": ["0.1", "1e30", "nan"], "--im_size": ["9", "12", "7"], "--eval_every": ["1"], "--save_every": ["1"],
-    "--factor": ["2", "3"], "--warmup_epochs": ["1"], "--batch_real": ["1", "500"], "--device": ["cpu", "cuda:9"], "--target_attr": ["age"],
+    "--factor": ["2", "3"], "--warmup_epochs": ["1"],
+    "--batch_real": ["1", "500"], "--device": ["cpu", "cuda:9"], "--target_attr": ["age"],
 }
 RUN_FLAG = st.sampled_from([*RUNNING]).flatmap(lambda name: st.sampled_from([(name, value) for value in RUNNING[name]]))
 
