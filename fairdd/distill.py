@@ -96,8 +96,10 @@ def evaluate(task, syn, experiment, iteration):
         place = (experiment, iteration, name)
         figures = evaluate_model(task, syn, *place)
         task.run.add_evaluation(place, figures)
-        words = f"iteration {iteration} | {name} x {len(figures)} | {report.figures_line(summarise(figures))}"
-        task.run.log(words)
+        summary = summarise(figures)
+        task.run.log(f"iteration {iteration} | {name} x {len(figures)} | {report.figures_line(summary)}")
+        if alone := [f"{figure} {report.cell(summary[figure])}" for figure in summary if "[" in figure]:
+            task.run.log(f"each attribute alone | {' | '.join(alone)}")
     task.run.save_synthetic(field_format(task, syn))
     task.run.save_picture(f"experiment{experiment}_iteration{iteration:05d}.png", syn.content()[0], task.args.ipc,
                           task.real.mean, task.real.std)
