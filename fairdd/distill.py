@@ -184,8 +184,11 @@ def prepare(run, args, make_network, eval_pool):
     run.log(textwrap.fill(", ".join(f"{name} {value}" for name, value in args.as_dict().items()), 110))
     data = get_dataset(
         args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,
-        target_attr=args.target_attr, protected_attr=args.protected_attr, skip_bad_images=args.skip_bad_images,
+        target_attr=args.target_attr, protected_attr=args.protected_attr, labels=args.labels,
+        skip_bad_images=args.skip_bad_images,
     )
+    if data.split:
+        run.save_split(data.split)
     real, test = data.train.to(args.device), data.test.to(args.device)
     task = Task(run, args, real, test, make_network, eval_pool, run.state["sets"] if run.state else [])
     preflight.check(task, data)

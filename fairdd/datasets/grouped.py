@@ -1,7 +1,7 @@
 """The contract of a data set: images with a class and a group each, and their names in words."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -64,12 +64,16 @@ class GroupedImages:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test part with the same names and scale. notes: sentences a user should read once."""
+    """A training and a test part with the same names and scale. notes: sentences a user should read once.
+
+    split: where it was drawn from a list without one, (path, "train" or "test") of every image.
+    """
 
     name: str
     train: GroupedImages
     test: GroupedImages
-    notes: tuple = field(default=())
+    notes: tuple = ()
+    split: tuple = ()
 
 
 def normalise(images, mean, std):
