@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairdd.datasets.cells import Attribute, Split, cells, hold_out, select
+from fairdd.datasets.cells import Split, cells, hold_out, select
 from fairdd.datasets.columns import read_attributes
 from fairdd.datasets.decode import decode
 from fairdd.datasets.files import few
@@ -27,12 +27,10 @@ def load_folder(request):
     """Own images at 64 pixels, normalised with the mean and std of those that train."""
     root = request.data_path
     table = without_missing(read_table(request), root)
-    target, protected = read_attributes(table, request)
-    check_split(table, target, protected)
+    check_split(table, *read_attributes(table, request))
     decoded = decode([root / path for path in table.paths], request.im_size or 64, request)
     table = table.keep(decoded.kept)
-    target, protected = (Attribute(values.values[decoded.kept], values.names, values.parts)
-                         for values in (target, protected))
+    target, protected = read_attributes(table, request)
     split = make_split(table, target, protected, request.data_seed)
     scale = scale_of(decoded.images, split.train)
     parts = (select(decoded.images, part, target, protected, scale) for part in (split.train, split.test))
