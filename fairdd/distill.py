@@ -99,8 +99,10 @@ def evaluate(task, syn, experiment, iteration):
         place = (experiment, iteration, name)
         figures = evaluate_model(task, syn, *place)
         task.run.add_evaluation(place, figures)
-        words = f"iteration {iteration} | {name} x {len(figures)} | {report.figures_line(summarise(figures))}"
-        task.run.log(words)
+        summary = summarise(figures)
+        task.run.log(f"iteration {iteration} | {name} x {len(figures)} | {report.figures_line(summary)}")
+        if alone := [f"{figure} {report.cell(summary[figure])}" for figure in summary if "[" in figure]:
+            task.run.log(f"each attribute alone | {' | '.join(alone)}")
     task.run.save_synthetic(field_format(task, syn))
     task.run.save_picture(f"experiment{experiment}_iteration{iteration:05d}.png", syn.content()[0], task.args.ipc,
                           task.real.mean, task.real.std)
@@ -193,8 +195,11 @@ def prepare(run, args, make_network, eval_pool):
     run.log(textwrap.fill(", ".join(f"{name} {value}" for name, value in args.as_dict().items()), 110))
     data = get_dataset(
         args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,
-        target_attr=args.target_attr, protected_attr=args.protected_attr, skip_bad_images=args.skip_bad_images,
+        target_attr=args.target_attr, protected_attr=args.protected_attr, labels=args.labels,
+        skip_bad_images=args.skip_bad_images,
     )
+    if data.split:
+        run.save_split(data.split)
     real, test = data.train.to(args.device), data.test.to(args.device)
     task = Task(run, args, real, test, make_network, eval_pool, run.state["sets"] if run.state else [])
     preflight.check(task, data)

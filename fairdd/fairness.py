@@ -55,6 +55,20 @@ def fairness_figures(predictions, labels, groups, num_classes, num_groups):
     return {name: 100 * value for name, value in figures.items()} | {"table": (100 * table).tolist()}
 
 
+def attribute_figures(predictions, labels, groups, num_classes, attributes):
+    """DEO_M[name] and DEO_A[name], in percent, of each attribute alone, where groups are combinations of several.
+
+    attributes: (name, value names) of each, the last one's values vary fastest. The images of a value are taken
+    together, whatever their other attributes; without attributes there is nothing to tell. -> dict
+    """
+    figures = {}
+    sizes = [len(values) for _, values in attributes]
+    for (name, values), alone in zip(attributes, torch.unravel_index(groups, sizes), strict=True):
+        table = accuracy_table(predictions, labels, alone, num_classes, len(values))
+        figures |= {f"DEO_M[{name}]": 100 * deo_m(table), f"DEO_A[{name}]": 100 * deo_a(table)}
+    return figures
+
+
 def empty_cells(counts, class_names, group_names):
     """The (class, group) cells without an image, which no figure can speak of. counts: (G, C) -> list of str"""
     return [f"({class_names[c]}, {group_names[g]})" for g, c in (counts == 0).nonzero().tolist()]

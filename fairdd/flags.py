@@ -133,12 +133,17 @@ def add_evaluation(add, eval_modes):
 
 
 def add_data(add):
-    add("--data_path", default="data", help="folder that holds the data sets' folders; default: ./%(default)s")
+    add("--data_path", default="data",
+        help="folder that holds the data sets' folders, or the images of Folder; default: ./%(default)s")
     add("--data_seed", type=whole(0), default=30, help="seed of splits and colours; default: %(default)s, as published")
+    add("--labels", metavar="CSV",
+        help="for Folder: a line per image, its path and attributes; default: labels.csv in --data_path, or, where "
+             "there is none, folders class/group/")
     add("--target_attr", metavar="NAME",
-        help="attribute that is the class: for CelebA a name or number of its 40 (Attractive), "
-             "for UTKface age, gender or race (age)")
-    add("--protected_attr", metavar="NAME", help="attribute that is the group: likewise (Male; race)")
+        help="attribute that is the class: for CelebA a name or number of its 40 (Attractive), for UTKface age, gender "
+             "or race (age), for Folder a column (class), of numbers with cuts: age:20,40; "
+             "of several joined by commas every combination is one")
+    add("--protected_attr", metavar="NAME", help="attribute that is the group: likewise (Male; race; group)")
     add("--skew", type=real(0, 1),
         help="share of a training class in its own colour, for Colored_* and CIFAR10_S; default: 0.9")
     add("--im_size", type=whole(8), help="side of the images in pixels; default: 16, 32 or 64, by data set")

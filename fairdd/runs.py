@@ -4,6 +4,7 @@ Files are written aside and then renamed, so a reader never meets half of one. N
 another run.
 """
 
+import csv
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import platform
 import time
 from contextlib import contextmanager
 from importlib.metadata import version
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from fairdd.lock import only_writer
 SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart"}    # flags that do not change what is computed
 FLAGS, RESULTS, SYNTHETIC, TIME = "flags.json", "results.json", "synthetic.pt", "time.json"
 LARGE_ENOUGH = 64           # pixels per side of an image in a picture
-EVALUATIONS, NETWORKS, LOG = "evaluations.jsonl", "networks.jsonl", "log.txt"
+EVALUATIONS, NETWORKS, LOG, SPLIT = "evaluations.jsonl", "networks.jsonl", "log.txt", "split.csv"
 
 
 @contextmanager
@@ -62,8 +63,9 @@ class Run:
     def _check_same(self, args):
         """Refuse to go on with the run of other flags."""
         earlier = read_json(self.folder / FLAGS)["flags"]
+        same = SAME_RUN - {"data_path"} if args.dataset == "Folder" else SAME_RUN       # there it names the data
         for name, value in args.as_dict().items():
-            if name not in SAME_RUN and earlier.get(name) != value:
+            if name not in same and earlier.get(name) != value:
                 raise UserError(f"{self.folder} holds a run with {name} = {earlier.get(name)}, this one has {value}; "
                                 "give another --save_path, or --restart to move that run aside")
 
@@ -110,6 +112,16 @@ class Run:
     def write_json(self, name, content):
         """One JSON file. NaN, which JSON lacks, becomes null."""
         self._write(name, (json.dumps(jsonable(content), indent=1) + "\n").encode())
+
+    def save_split(self, split):
+        """Which images train and which test, (path, part) each. Refuses another split than this run began with."""
+        lines = StringIO()
+        csv.writer(lines, lineterminator="\n").writerows([("path", "part"), *split])
+        path, content = self.folder / SPLIT, lines.getvalue().encode()
+        if path.exists() and path.read_bytes() != content:
+            raise UserError(f"{path} is another split: the images or their labels have changed since this run began; "
+                            "--restart begins anew")
+        self._write(SPLIT, content)
 
     def add_network(self, place, figures):
         """Keep what one network came to. place: (experiment, iteration, model, number)"""

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from fairdd.augment import augment, crop_noise, draw
 from fairdd.engine import in_order, part_size, parts, total
-from fairdd.fairness import fairness_figures
+from fairdd.fairness import attribute_figures, fairness_figures
 from fairdd.seeds import seeded, torch_generator
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -45,9 +45,15 @@ def evaluate_networks(make_net, data, test, recipe, keys, title=None):
         def figures(net_and_key):
             net, key = net_and_key
             train(net, data, recipe, torch_generator(*key, "training"), bar.update)
-            return fairness_figures(predict(net, test), test.labels, test.groups, test.num_classes, test.num_groups)
+            return figures_of(predict(net, test), test)
 
         yield from in_order(figures, nets_and_keys, test.images.device)
+
+
+def figures_of(predictions, test):
+    """fairness_figures of predictions (N,) for a test set, and the figures of each attribute its groups are made of."""
+    asked = predictions, test.labels, test.groups, test.num_classes
+    return fairness_figures(*asked, test.num_groups) | attribute_figures(*asked, test.attributes)
 
 
 def fresh(make_net, *key):

@@ -9,7 +9,7 @@ import torch
 from test_datasets_decode import write_image
 
 from fairdd.datasets import get_dataset
-from fairdd.datasets.utkface import hold_out
+from fairdd.datasets.cells import hold_out
 from fairdd.errors import UserError
 
 get = partial(get_dataset, im_size=8, progress=False)
@@ -54,6 +54,15 @@ def test_utkface_attributes_in_any_combination(utkface, target, protected, class
     data = get("UTKface", utkface, target_attr=target, protected_attr=protected)
     assert (data.train.num_classes, data.train.num_groups) == (classes, groups)
     assert len(data.train) + len(data.test) == size                 # "others" count only where race is unused
+
+
+def test_utkface_intersections_are_named_and_keep_each_attribute(utkface):
+    both = get("UTKface", utkface, protected_attr="race,gender").train
+    assert both.group_names[:3] == ("race=White,gender=male", "race=White,gender=female", "race=Black,gender=male")
+    assert both.attributes == (("race", ("White", "Black", "Asian", "Indian")), ("gender", ("male", "female")))
+    assert both.groups.equal((both.images[:, :2].float().mean((2, 3)) / torch.tensor([50, 200])).round().long()
+                             @ torch.tensor([2, 1]))
+    assert get("UTKface", utkface).train.attributes == ()
 
 
 def test_utkface_does_not_depend_on_the_order_of_the_folder(utkface, tmp_path):
@@ -134,8 +143,10 @@ def test_celeba_attributes_by_name_and_by_number_and_swapped(celeba):
 def test_celeba_two_attributes_make_four_groups(tmp_path):
     write_celeba(tmp_path / "CelebA", parts=(0,), copies=10)
     data = get("CelebA", tmp_path, protected_attr="Male,Young")
-    assert data.train.group_names == ("female, not young", "female, young", "male, not young", "male, young")
+    assert data.train.group_names == ("Male=0,Young=0", "Male=0,Young=1", "Male=1,Young=0", "Male=1,Young=1")
     assert data.test.counts().tolist() == [[1, 1]] * 4
+    assert data.test.attributes == (("Male", ("0", "1")), ("Young", ("0", "1")))
+    assert (data.train.images[:, 0, 4, 4] > 128).long().equal(data.train.groups // 2)
 
 
 def test_celeba_training_images_are_never_copied(celeba):
@@ -179,7 +190,8 @@ def test_celeba_needs_every_listed_image(tmp_path):
 
 @pytest.mark.parametrize("options, message", [
     (dict(target_attr="Bald"), "unknown attribute 'Bald'.*20 Male"), (dict(target_attr=40), "unknown attribute '40'"),
-    (dict(target_attr="Male"), "must differ"), (dict(skew=0.9), "takes no --skew.*Colored_Digits.*CIFAR10_S")])
+    (dict(target_attr="Male"), "must differ"), (dict(protected_attr="Male,20"), "Male,Male names an attribute twice"),
+    (dict(skew=0.9), "takes no --skew.*Colored_Digits.*CIFAR10_S")])
 def test_celeba_refuses_what_it_does_not_know(celeba, options, message):
     with pytest.raises(UserError, match=message):
         get("CelebA", celeba, **options)

@@ -8,6 +8,7 @@ from fairlearn.metrics import equalized_odds_difference
 
 from fairdd.fairness import (
     accuracy_table,
+    attribute_figures,
     class_gaps,
     deo_a,
     deo_m,
@@ -92,3 +93,24 @@ def test_summary_has_mean_sample_std_and_number_of_networks():
 def test_empty_cells_are_named():
     counts = torch.tensor([[3, 0], [2, 1]])
     assert empty_cells(counts, ("young", "old"), ("white", "black")) == ["(old, white)"]
+
+
+def test_figures_of_an_attribute_alone_equal_those_of_the_attribute_itself():
+    generator = torch.Generator().manual_seed(5)
+    predictions, labels, first, second = (torch.randint(n, (500,), generator=generator) for n in (3, 3, 2, 4))
+    second[first == 1] = second[first == 1].clamp(max=1)        # cells of many sizes, some empty
+    attributes = (("Male", ("0", "1")), ("race", ("a", "b", "c", "d")))
+    figures = attribute_figures(predictions, labels, first * 4 + second, 3, attributes)
+    for name, groups, size in (("Male", first, 2), ("race", second, 4)):
+        table = accuracy_table(predictions, labels, groups, 3, size)
+        assert figures.pop(f"DEO_M[{name}]") == 100 * deo_m(table)
+        assert figures.pop(f"DEO_A[{name}]") == 100 * deo_a(table)
+    assert not figures and attribute_figures(predictions, labels, first, 3, ()) == {}
+
+
+def test_a_set_can_be_fair_to_each_attribute_and_unfair_to_their_combinations():
+    table = [[1, 1], [0.5, 0.5], [0.5, 0.5], [1, 1]]            # groups (0, 0), (0, 1), (1, 0), (1, 1)
+    predictions, labels, groups = predictions_for(table)
+    figures = attribute_figures(predictions, labels, groups, 2, (("a", ("0", "1")), ("b", ("0", "1"))))
+    assert set(figures.values()) == {0}
+    assert fairness_figures(predictions, labels, groups, 2, 4)["DEO_M"] == 50

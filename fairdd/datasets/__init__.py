@@ -11,6 +11,7 @@ from fairdd.datasets.bffhq import load_bffhq
 from fairdd.datasets.celeba import load_celeba
 from fairdd.datasets.cifar10_s import load_cifar10_s
 from fairdd.datasets.coloured import RECIPES, load_coloured
+from fairdd.datasets.folder import load_folder
 from fairdd.datasets.grouped import Dataset, GroupedImages, denormalise, normalise
 from fairdd.datasets.utkface import load_utkface
 from fairdd.errors import UserError
@@ -31,6 +32,7 @@ class Request:
     protected_attr: str | int | None
     skip_bad_images: bool
     progress: bool
+    labels: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,28 +50,29 @@ DATASETS = {
     "CelebA": Entry(load_celeba, ("target_attr", "protected_attr")),
     "UTKface": Entry(load_utkface, ("target_attr", "protected_attr")),
     "BFFHQ": Entry(load_bffhq),
+    "Folder": Entry(load_folder, ("target_attr", "protected_attr", "labels")),
 }
 
 
 def get_dataset(name, data_path="data", *, data_seed=30, im_size=None, skew=None, target_attr=None,
-                protected_attr=None, skip_bad_images=False, progress=True) -> Dataset:
+                protected_attr=None, labels=None, skip_bad_images=False, progress=True) -> Dataset:
     """The data set of that name, built as published unless an option says otherwise.
 
     data_seed decides every draw of the building (30: the published one); im_size: pixels per side; skew: share of
     a training class that has its own colour (or is grey or coloured); target_attr, protected_attr: what is the class,
-    what is the group; skip_bad_images: leave broken files out instead of stopping.
+    what is the group; labels: the CSV of a folder of your own; skip_bad_images: leave broken files out, do not stop.
     """
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
     request = Request(name, Path(data_path), data_seed, im_size, skew, target_attr, protected_attr,
-                      skip_bad_images, progress)
+                      skip_bad_images, progress, labels)
     check(request)
     return DATASETS[name].load(request)
 
 
 def check(request):
     """Stop at an option that the data set does not take, or a value out of range."""
-    for option in ("skew", "target_attr", "protected_attr"):
+    for option in ("skew", "target_attr", "protected_attr", "labels"):
         if getattr(request, option) is not None and option not in DATASETS[request.name].takes:
             takers = ", ".join(name for name, entry in DATASETS.items() if option in entry.takes)
             raise UserError(f"{request.name} takes no --{option}; these do: {takers}")

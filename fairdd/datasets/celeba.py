@@ -36,7 +36,8 @@ def load_celeba(request):
     order = np.concatenate([np.flatnonzero(part == TRAIN), np.flatnonzero(part == TEST)])
     decoded = decode([images / listed.names[row] for row in order], request.im_size or 64, request, square=True)
     rows = order[decoded.kept]
-    target, protected = (cross([binary(listed, name, rows) for name in names]) for names in chosen)
+    target, protected = (cross({name: binary(listed, name, rows, len(names) == 1) for name in names})
+                         for names in chosen)
     split = balance(target, protected, part[rows] == TEST, request.data_seed)
     parts = (select(decoded.images, places, target, protected, SCALE) for places in (split.train, split.test))
     return Dataset(request.name, *parts, decoded.notes + split.notes)
@@ -98,10 +99,14 @@ def parts_of(names, path):
     return np.array([part_of[name] for name in names])
 
 
-def binary(listed, name, rows):
-    """One of the 40 attributes (-1 or 1 in the list) of these rows. -> Attribute"""
+def binary(listed, name, rows, in_words):
+    """One of the 40 attributes (-1 or 1 in the list) of these rows; its values are called 0 and 1, or words.
+
+    -> Attribute
+    """
     words = name.replace("_", " ").lower()
     names = ("female", "male") if name == "Male" else (f"not {words}", words)
+    names = names if in_words else ("0", "1")
     return Attribute((listed.values[rows, listed.columns.index(name)] == 1).astype(np.int64), names)
 
 

@@ -1,8 +1,8 @@
 """Target and protected attribute of face images: chosen by name, crossed into cells, drawn from cell by cell."""
 
+import itertools
 import random
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import torch
@@ -10,13 +10,19 @@ import torch
 from fairdd.datasets.grouped import GroupedImages
 from fairdd.errors import UserError
 
+TEST_PER_CELL = 100     # where there is no official split, unless the smallest cell has too few
+
 
 @dataclass(frozen=True, eq=False)
 class Attribute:
-    """What is known of N images. values: (N,) int64, counted from 0; names: what each value means."""
+    """What is known of N images. values: (N,) int64, counted from 0; names: what each value means.
+
+    parts: where it was crossed from several attributes, the (name, value names) of each.
+    """
 
     values: np.ndarray
     names: tuple
+    parts: tuple = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +42,18 @@ def choose(request, defaults, known):
     given = (request.target_attr, request.protected_attr)
     target, protected = ([find_name(word, known) for word in str(default if text is None else text).split(",")]
                          for text, default in zip(given, defaults, strict=True))
-    if set(target) & set(protected):
-        raise UserError(f"{request.name}: the target ({','.join(target)}) and the protected attribute "
-                        f"({','.join(protected)}) must differ")
+    check_apart(request.name, target, protected)
     return target, protected
+
+
+def check_apart(title, target, protected):
+    """No attribute may be asked for twice. target, protected: lists of names"""
+    if set(target) & set(protected):
+        raise UserError(f"{title}: the target ({','.join(target)}) and the protected attribute "
+                        f"({','.join(protected)}) must differ")
+    for names in (target, protected):
+        if len(set(names)) < len(names):
+            raise UserError(f"{title}: {','.join(names)} names an attribute twice")
 
 
 def find_name(word, known):
@@ -52,10 +66,17 @@ def find_name(word, known):
 
 
 def cross(attributes):
-    """Several attributes as one whose values are all their combinations."""
-    return reduce(lambda first, second: Attribute(
-        first.values * len(second.names) + second.values,
-        tuple(f"{a}, {b}" for a in first.names for b in second.names)), attributes)
+    """Several attributes as one whose values are all their combinations, race=White,gender=male; one stays as it is.
+
+    attributes: name -> Attribute
+    """
+    if len(attributes) == 1:
+        return next(iter(attributes.values()))
+    parts = tuple((name, attribute.names) for name, attribute in attributes.items())
+    values = np.ravel_multi_index([attribute.values for attribute in attributes.values()],
+                                  [len(names) for _, names in parts], mode="clip")      # clipped: dropped later
+    words = ([f"{name}={value}" for value in names] for name, names in parts)
+    return Attribute(values, tuple(map(",".join, itertools.product(*words))), parts)
 
 
 def cells(target, protected, places):
@@ -75,8 +96,22 @@ def draw(members, counts, seed):
             for cell, count in zip(members, counts, strict=True)]
 
 
+def hold_out(members, seed):
+    """Draw the test from every cell; the rest trains, cell after cell. -> Split"""
+    smallest = min(map(len, members))
+    per_cell = TEST_PER_CELL if smallest > TEST_PER_CELL else smallest // 2
+    if per_cell == 0:
+        raise UserError("a class has only one image of a group: it cannot both train and test; choose other attributes")
+    test = draw(members, [per_cell] * len(members), seed)
+    train = [np.setdiff1d(cell, drawn) for cell, drawn in zip(members, test, strict=True)]
+    notes = () if per_cell == TEST_PER_CELL else (
+        f"the smallest cell has {smallest} images: the test takes {per_cell} of each, not {TEST_PER_CELL}",)
+    return Split(np.concatenate(train), np.concatenate(test), notes)
+
+
 def select(images, index, target, protected, scale):
     """The images at index, a slice or an array. scale: mean and std -> GroupedImages"""
     places = index if isinstance(index, slice) else torch.from_numpy(index)
     return GroupedImages(images[places], torch.from_numpy(target.values[index]),
-                         torch.from_numpy(protected.values[index]), target.names, protected.names, *scale)
+                         torch.from_numpy(protected.values[index]), target.names, protected.names, *scale,
+                         protected.parts)

@@ -1,6 +1,7 @@
 """The contract of a data set: images with a class and a group each, and their names in words."""
 
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -10,7 +11,9 @@ class GroupedImages:
     """Images kept as uint8, each with its class (target attribute) and its group (protected attribute).
 
     images: (N, C, H, W) uint8; labels, groups: (N,) int64 on the CPU, counted from 0;
-    mean, std: one number per channel, of images scaled to [0, 1].
+    mean, std: one number per channel, of images scaled to [0, 1];
+    attributes: where groups are the combinations of several attributes, the (name, value names) of each; the last one's
+    values vary fastest from group to group.
     """
 
     images: torch.Tensor
@@ -20,6 +23,7 @@ class GroupedImages:
     group_names: tuple
     mean: tuple
     std: tuple
+    attributes: tuple = ()
 
     def __post_init__(self):
         count, channels = self.images.shape[:2]
@@ -29,6 +33,8 @@ class GroupedImages:
         assert len(self.mean) == len(self.std) == channels, "one mean and one std per channel"
         for values, names in ((self.labels, self.class_names), (self.groups, self.group_names)):
             assert count == 0 or (values.min() >= 0 and values.max() < len(names)), "labels and groups have names"
+        sizes = [len(values) for _, values in self.attributes]
+        assert not sizes or math.prod(sizes) == len(self.group_names), "one group for each combination"
 
     def __len__(self):
         return len(self.labels)
@@ -58,12 +64,16 @@ class GroupedImages:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test part with the same names and scale. notes: sentences a user should read once."""
+    """A training and a test part with the same names and scale. notes: sentences a user should read once.
+
+    split: where it was drawn from a list without one, (path, "train" or "test") of every image.
+    """
 
     name: str
     train: GroupedImages
     test: GroupedImages
-    notes: tuple = field(default=())
+    notes: tuple = ()
+    split: tuple = ()
 
 
 def normalise(images, mean, std):

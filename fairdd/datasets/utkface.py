@@ -8,11 +8,10 @@ import re
 
 import numpy as np
 
-from fairdd.datasets.cells import Attribute, Split, cells, choose, cross, draw, select
+from fairdd.datasets.cells import Attribute, cells, choose, cross, hold_out, select
 from fairdd.datasets.decode import decode
 from fairdd.datasets.files import by_label, list_images, missing
 from fairdd.datasets.grouped import Dataset
-from fairdd.errors import UserError
 
 FOLDERS = ("UTKFace", "UTKface", "utkface", "UTKFace/UTKFace")
 LINK = "https://susanqq.github.io/UTKFace/ (aligned and cropped faces)"
@@ -21,7 +20,6 @@ NAME = re.compile(r"^(\d{1,3})_([01])_([0-4])_")
 NAMES = {"age": ("under 20", "20 to 39", "40 and over"), "gender": ("male", "female"),
          "race": ("White", "Black", "Asian", "Indian")}
 OTHERS = 4              # the fifth race is no group: dropped wherever race is used, kept where it is not
-TEST_PER_CELL = 100
 
 
 def load_utkface(request):
@@ -31,7 +29,7 @@ def load_utkface(request):
     decoded = decode(found.paths, request.im_size or 64, request)
     age, gender, race = found.labels[decoded.kept].T
     values = {"age": np.digitize(age, (20, 40)), "gender": gender, "race": race}
-    target, protected = (cross([Attribute(values[name], NAMES[name]) for name in names]) for names in chosen)
+    target, protected = (cross({name: Attribute(values[name], NAMES[name]) for name in names}) for names in chosen)
     uses_race = any("race" in names for names in chosen)
     places = np.flatnonzero(race != OTHERS) if uses_race else np.arange(len(race))
     split = hold_out(cells(target, protected, places), request.data_seed)
@@ -47,16 +45,3 @@ def find_images(root):
             return paths
     tried = [root / name for name in FOLDERS]
     raise missing("UTKFace", tried, "one folder of files named age_gender_race_time.jpg", LINK)
-
-
-def hold_out(members, seed):
-    """Draw the test from every cell; the rest trains, cell after cell. -> Split"""
-    smallest = min(map(len, members))
-    per_cell = TEST_PER_CELL if smallest > TEST_PER_CELL else smallest // 2
-    if per_cell == 0:
-        raise UserError("a class has only one image of a group: it cannot both train and test; choose other attributes")
-    test = draw(members, [per_cell] * len(members), seed)
-    train = [np.setdiff1d(cell, drawn) for cell, drawn in zip(members, test, strict=True)]
-    notes = () if per_cell == TEST_PER_CELL else (
-        f"the smallest cell has {smallest} images: the test takes {per_cell} of each, not {TEST_PER_CELL}",)
-    return Split(np.concatenate(train), np.concatenate(test), notes)
