@@ -70,7 +70,7 @@ TINY = ["--num_eval", "1", "--epoch_eval_train", "1", "--ipc", "1", "--batch_rea
 RUNNING = {
     "--align": ["vanilla", "fairdd", "barycentre"], "--init": ["real", "balanced", "noise"], "--skew": ["0.3", "1"],
     "--dis_metric": ["ours", "mse", "cos", "l1", "other"], "--eval_mode": ["S", "SS", "other"],
-    "--ipc": ["2", "3", "0", "99"], "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
+    "--ipc": ["2", "3", "0", "500"], "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
     "--dsa_strategy": ["none", "flip", "color_cutout", "crop_scale_rotate"], "--Iteration": ["0", "2"],
     "--lr_img": ["0.1", "1e30", "nan"], "--im_size": ["9", "12", "7"], "--eval_every": ["1"], "--save_every": ["1"],
     "--factor": ["2", "3"], "--warmup_epochs": ["1"],
