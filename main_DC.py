@@ -11,7 +11,7 @@ from fairdd.errors import exit_in_words
 from fairdd.flags import parse
 from fairdd.matching import ALIGNMENTS, frozen_statistics, gradient_losses
 from fairdd.seeds import torch_generator
-from fairdd.training import Recipe, train_epoch
+from fairdd.training import Recipe, train_plainly
 from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
 
 
@@ -25,9 +25,7 @@ def update(task, syn, *key):
     for outer in range(args.outer_loop):
         total = total + match(task, syn, net, *key, outer)
         if outer < args.outer_loop - 1:                 # after the last one the network is thrown away
-            generator = torch_generator(*key, outer, "inner")
-            for _ in range(args.inner_loop):
-                train_epoch(net, syn, recipe, optimizer, generator)
+            train_plainly(net, syn.detached(), recipe, optimizer, torch_generator(*key, outer, "inner"))
     return total / (args.outer_loop * task.real.num_classes)
 
 
@@ -37,7 +35,7 @@ def match(task, syn, net, *key):
     real = task.real_batch(draws, *key)
     targets = ALIGNMENTS[task.args.align](real.labels, real.groups)
     classes = range(task.real.num_classes)
-    syn_images = [augment(syn.of_class(label), draws, torch.full((task.args.ipc,), label)) for label in classes]
+    syn_images = [augment(syn.of_class(label), draws, syn.labels[syn.labels == label]) for label in classes]
     with frozen_statistics(net, real):
         return syn.step(gradient_losses(net, real, syn_images, targets, task.args.dis_metric))
 

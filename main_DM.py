@@ -3,12 +3,15 @@
     python main_DM.py --dataset CelebA --ipc 50 --FairDD
 """
 
+import torch
+
 from fairdd.augment import augment, draw
 from fairdd.distill import distill
 from fairdd.errors import exit_in_words
 from fairdd.flags import parse
 from fairdd.matching import ALIGNMENTS, embedding_loss
 from fairdd.seeds import torch_generator
+from fairdd.training import Recipe, train_plainly
 from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
 
 
@@ -17,12 +20,22 @@ def update(task, syn, *key):
 
     The network is new at every step; one augmentation is drawn per class, for its real and its synthetic images.
     """
-    net = task.network(task.args.model, *key).requires_grad_(False)
+    net = warm_up(task, syn, *key).requires_grad_(False)
     draws = draw(task.args.dsa_strategy, task.real.num_classes, torch_generator(*key, "augment"))
     real = task.real_batch(draws, *key)
     targets = ALIGNMENTS[task.args.align](real.labels, real.groups)
-    loss = embedding_loss(net, real, augment(syn.images, draws, syn.labels), syn.labels, targets)
-    return syn.step([loss])
+    syn_images = augment(syn.decoded(), draws, syn.labels)
+    return syn.step([embedding_loss(net, real, syn_images, syn.labels, targets, task.args.dis_metric)])
+
+
+def warm_up(task, syn, *key):
+    """A new network, trained for --warmup_epochs on the synthetic set as it is (COBRA; none in DM and FairDD)."""
+    args = task.args
+    net = task.network(args.model, *key)
+    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_net)
+    recipe = Recipe(args.warmup_epochs, args.lr_net, args.batch_train)
+    train_plainly(net, syn.detached(), recipe, optimizer, torch_generator(*key, "warm-up"))
+    return net
 
 
 @exit_in_words

@@ -6,13 +6,13 @@ from fairdd.datasets.grouped import Dataset, GroupedImages, denormalise, normali
 from fairdd.fairness import accuracy_table, class_gaps, deo_a, deo_m, fairness_figures, summarise, worst_cell
 from fairdd.flags import get_loops
 from fairdd.matching import ALIGNMENTS, barycentre, embedding_loss, fairdd, gradient_losses, match_loss, vanilla
-from fairdd.synset import SynSet
+from fairdd.synset import SynSet, decode
 from fairdd.training import Recipe, evaluate_synset, predict, train
 from networks import get_eval_pool, get_network
 
 __all__ = [
     "ALIGNMENTS", "DATASETS", "Dataset", "DiffAugment", "GroupedImages", "Recipe", "SynSet", "accuracy_table",
-    "barycentre", "class_gaps", "denormalise", "deo_a", "deo_m", "embedding_loss", "evaluate_synset", "fairdd",
-    "fairness_figures", "get_dataset", "get_eval_pool", "get_loops", "get_network", "gradient_losses", "match_loss",
-    "normalise", "predict", "summarise", "train", "vanilla", "worst_cell",
+    "barycentre", "class_gaps", "decode", "denormalise", "deo_a", "deo_m", "embedding_loss", "evaluate_synset",
+    "fairdd", "fairness_figures", "get_dataset", "get_eval_pool", "get_loops", "get_network", "gradient_losses",
+    "match_loss", "normalise", "predict", "summarise", "train", "vanilla", "worst_cell",
 ]

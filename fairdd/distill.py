@@ -21,8 +21,10 @@ from fairdd.datasets.grouped import GroupedImages
 from fairdd.errors import UserError
 from fairdd.fairness import summarise
 from fairdd.flags import Flags
+from fairdd.precision import calculating_in, set_precision
 from fairdd.runs import Run, open_run
-from fairdd.seeds import numpy_generator, seeded
+from fairdd.sampling import BalancedSampler, RandomSampler
+from fairdd.seeds import seeded
 from fairdd.signals import Stopped, stoppable
 from fairdd.training import Recipe, evaluate_networks
 
@@ -75,7 +77,8 @@ def distill_one(task, update, experiment):
 def begin(task, experiment):
     """The synthetic set of an experiment and its next iteration: as saved, or at its start."""
     args, state = task.args, task.run.state
-    syn = synset.start(task.real, args.ipc, args.init, args.lr_img, args.seed, "experiment", experiment)
+    key = (args.seed, "experiment", experiment)
+    syn = synset.start(task.real, args.ipc, args.init, args.lr_img, *key, factor=args.factor)
     if state is None or state["experiment"] != experiment:
         return syn, 0
     syn.restore(state)
@@ -112,7 +115,8 @@ def evaluate_model(task, syn, *place):
     missing = [one for one in places if one not in networks]
     new, recipe = functools.partial(task.new_network, name), evaluation_recipe(task.args, name)
     keys = [(task.args.seed, "evaluation", *one) for one in missing]
-    for one, figures in zip(missing, evaluate_networks(new, syn, task.test, recipe, keys, name), strict=True):
+    found = evaluate_networks(new, syn.detached(), task.test, recipe, keys, name)
+    for one, figures in zip(missing, found, strict=True):
         task.run.add_network(one, figures)      # at once: a killed run keeps it
     return [networks[one] for one in places]
 
@@ -134,7 +138,7 @@ class Task:
     here: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        self._rows = [(self.real.labels == label).nonzero().flatten() for label in range(self.real.num_classes)]
+        self.sampler = make_sampler(self.args, self.real)
 
     def network(self, name, *key):
         """A freshly initialised network on the device, its weights drawn from the key."""
@@ -143,13 +147,19 @@ class Task:
 
     def new_network(self, name):
         channels, *side = self.real.images.shape[1:]
-        return self.make_network(name, channels, self.real.num_classes, tuple(side)).to(self.args.device)
+        net = self.make_network(name, channels, self.real.num_classes, tuple(side)).to(self.args.device)
+        return calculating_in(self.args.precision, net)
 
     def real_batch(self, draws, *key):
-        """batch_real random images of every class (all, if it has fewer), drawn from the key. -> RealBatch"""
-        generator = numpy_generator(*key, "real")
-        chosen = [rows[generator.permutation(len(rows))[: self.args.batch_real]] for rows in self._rows]
-        return RealBatch(self.real, torch.cat(chosen), draws)
+        """batch_real images of every class (all, if it has fewer), drawn from the key. -> RealBatch"""
+        return RealBatch(self.real, self.sampler.rows(*key), draws)
+
+
+def make_sampler(args, real):
+    """What chooses the real images of a step."""
+    if args.group_balance:
+        return BalancedSampler(real, args.batch_real, args.outer_loop or 1)
+    return RandomSampler(real, args.batch_real)
 
 
 @dataclass(frozen=True)
@@ -181,6 +191,7 @@ class RealBatch:
 
 def prepare(run, args, make_network, eval_pool):
     """Load the data, say what was found, and refuse now what would fail after hours. -> Task"""
+    set_precision(args.precision, args.device)
     run.log(textwrap.fill(", ".join(f"{name} {value}" for name, value in args.as_dict().items()), 110))
     data = get_dataset(
         args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,
@@ -209,10 +220,13 @@ def evaluation_recipe(args, model):
 
 
 def field_format(task, syn):
-    """The synthetic sets as other tools of this field read them: data is a list of [images, labels]."""
+    """The synthetic sets as other tools of this field read them: data is a list of [images, labels].
+
+    The images are as stored; synset.decode(images, factor) makes of them what networks are trained on.
+    """
     real = task.real
     return {
-        "data": [*task.sets, syn.content()],
+        "data": [*task.sets, syn.content()], "factor": syn.factor,
         "mean": list(real.mean), "std": list(real.std),
         "class_names": list(real.class_names), "group_names": list(real.group_names),
     }

@@ -30,7 +30,7 @@ def in_order(work, items, device):
     Items are taken in the calling thread, one more than there are workers ahead of the reader. In a worker, with one
     thread, for a single item, or on another device, everything happens in the calling thread.
     """
-    items, workers = iter(items), torch.get_num_threads() if device.type == "cpu" else 1
+    items, workers = iter(items), worker_count(device)
     taken = list(islice(items, 2)) if workers > 1 else []
     items = chain(taken, items)
     if len(taken) < 2:
@@ -51,6 +51,11 @@ def in_order(work, items, device):
         for future in pending:
             future.cancel()
         wait(pending)
+
+
+def worker_count(device):
+    """How many threads share the work: as many as torch has on the CPU; a GPU spreads it by itself."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def in_worker(stop, work, item):

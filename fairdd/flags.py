@@ -9,10 +9,11 @@ import argparse
 import numpy as np
 import torch
 
-from fairdd.augment import OPERATIONS
 from fairdd.datasets import DATASETS
 from fairdd.errors import UserError
-from fairdd.matching import ALIGNMENTS, DISTANCES
+from fairdd.flag_types import model_name, real, strategy, whole
+from fairdd.matching import ALIGNMENTS, DISTANCES, EMBEDDING_DISTANCES
+from fairdd.precision import PRECISIONS
 from fairdd.synset import STARTS
 
 DSA = "color_crop_cutout_flip_scale_rotate"
@@ -90,6 +91,8 @@ def add_what(add, methods, find_network):
     add("--model", type=model_name(find_network), metavar="NAME",
         help="network to distil with: ConvNet, ConvNetD2W32, VGG11, ... (networks.py lists them); paper: ConvNet")
     add("--ipc", type=whole(1), help="synthetic images per class; paper: 10, 50, 100; default: 10")
+    add("--factor", type=whole(1), default=1, metavar="F",
+        help="store F x F small images in each synthetic image, cut out and enlarged before use; default: %(default)s")
     add("--init", choices=STARTS, default="real",
         help="start from random real images, as many of every group, or noise; default: %(default)s")
     add("--Iteration", type=whole(0),
@@ -104,10 +107,17 @@ def add_matching(add):
              "or the plain mean of these centres (barycentre)")
     add("--lr_img", type=real(0), help="learning rate of the pixels; paper: 0.1; for DM 1, and 10 from ipc 100 on")
     add("--batch_real", type=whole(1), help="real images per class and step; paper: 256")
+    add("--group_balance", action="store_true",
+        help="take as many of them from every group (all of a small one), no image again before all of its group were "
+             "seen; default: random ones")
     add("--dsa_strategy", type=strategy, metavar="OPS",
         help=f"siamese augmentation, any of {DSA}, or none; paper: all of them for DM and DSA, none for DC")
-    add("--dis_metric", choices=list(DISTANCES), default="ours",
-        help="distance of gradients (DC, DSA): cosine by layers (ours), squared (mse), one cosine (cos); default: ours")
+    add("--dis_metric", choices=list(DISTANCES | EMBEDDING_DISTANCES), default="ours",
+        help="distance: of gradients (DC, DSA) cosine by layers (ours), squared (mse) or one cosine (cos); "
+             "of embeddings (DM) squared (ours) or absolute (l1, as COBRA); default: ours")
+    add("--warmup_epochs", type=whole(0), default=0,
+        help="DM: epochs that each new network is trained on the synthetic set first; COBRA: 10, at ipc 50 and 100 "
+             "as many; default: %(default)s, as in DM and FairDD")
 
 
 def add_evaluation(add, eval_modes):
@@ -147,6 +157,8 @@ def add_run(add):
     add("--restart", action="store_true", help="move what --save_path holds aside and begin anew")
     add("--seed", type=whole(0), default=0, help="of every draw that is not the data set's; default: %(default)s")
     add("--device", default="auto", help="cpu, cuda or cuda:N; default: cuda where there is one")
+    add("--precision", choices=PRECISIONS, default="fp32",
+        help="what networks calculate with; tf32 is for GPUs, bf16 slow on most CPUs; default: %(default)s")
 
 
 def resolve(args):
@@ -172,8 +184,13 @@ def refuse_contradictions(args):
     """Flags that cannot both be meant."""
     if args.FairDD and args.align not in (None, "fairdd"):
         raise UserError(f"--FairDD means --align fairdd, but --align {args.align} was given too; drop one of them")
-    if args.method == "DM" and args.dis_metric != "ours":
+    if args.method == "DM" and args.dis_metric not in EMBEDDING_DISTANCES:
         raise UserError(f"--dis_metric {args.dis_metric} compares gradients; DM compares embeddings, use main_DC.py")
+    if args.method != "DM" and args.dis_metric not in DISTANCES:
+        raise UserError(f"--dis_metric {args.dis_metric} compares embeddings; {args.method} compares gradients, "
+                        "use main_DM.py")
+    if args.method != "DM" and args.warmup_epochs:
+        raise UserError(f"--warmup_epochs is of DM; {args.method} trains its networks in the inner loops anyway")
     if args.method == "DC" and args.dsa_strategy not in (None, "none"):
         raise UserError("DC is matched without augmentation; --method DSA is DC with --dsa_strategy")
 
@@ -192,49 +209,8 @@ def resolve_device(name):
 def default_save_path(args):
     """A readable folder for what is run."""
     what = [f"start-{args.init}"] if args.Iteration == 0 else [args.align] + [args.init] * (args.init != "real")
-    parts = [args.method, args.dataset, args.model, f"ipc{args.ipc}", *what, f"seed{args.seed}"]
+    what += [args.dis_metric] * (args.dis_metric != "ours") + ["group_balance"] * args.group_balance
+    what += [f"warmup{args.warmup_epochs}"] * (args.warmup_epochs > 0)
+    ipc = f"ipc{args.ipc}" + f"x{args.factor**2}" * (args.factor > 1)
+    parts = [args.method, args.dataset, args.model, ipc, *what, f"seed{args.seed}"]
     return "results/" + "_".join(parts)
-
-
-def whole(low):
-    """An argparse type: a whole number from low on."""
-    return lambda text: _number(int, text, f"a whole number from {low} on", lambda v: v >= low)
-
-
-def real(low, high=float("inf")):
-    """An argparse type: a number above low, up to high."""
-    words = f"a number above {low}" + (f", at most {high}" if high < float("inf") else "")
-    return lambda text: _number(float, text, words, lambda v: low < v <= high)
-
-
-def model_name(find_network):
-    """An argparse type: the name of a network."""
-
-    def known(text):
-        try:
-            find_network(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        return text
-
-    return known
-
-
-def strategy(text):
-    """An argparse type: "none" or operations of DSA joined by underscores."""
-    if text.lower() == "none":
-        return "none"
-    unknown = [name for name in text.split("_") if name not in OPERATIONS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown operation {unknown[0]!r}; known: {', '.join(OPERATIONS)}, or none")
-    return text
-
-
-def _number(kind, text, words, fits):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-    return value

@@ -48,10 +48,11 @@ def barycentre(labels, groups):
 ALIGNMENTS = {"vanilla": vanilla, "fairdd": fairdd, "barycentre": barycentre}
 
 
-def embedding_loss(net, real, syn, syn_labels, targets):
-    """Squared distance of mean embeddings, summed over targets (DM, eq. 5; FairDD, eq. 6). -> scalar
+def embedding_loss(net, real, syn, syn_labels, targets, dis_metric="ours"):
+    """Distance of mean embeddings, squared (DM, eq. 5; FairDD, eq. 6) or another, summed over targets. -> scalar
 
-    real: (B, C, H, W), the images of targets, or what gives them by index; syn: (M, C, H, W) with syn_labels (M,).
+    real: (B, C, H, W), the images of targets, or what gives them by index; syn: (M, C, H, W) with syn_labels (M,);
+    dis_metric: a name of EMBEDDING_DISTANCES.
     """
     centres = weighted_sums(embeddings(net, real), targets.owner, targets.weight, len(targets.classes))
 
@@ -61,13 +62,26 @@ def embedding_loss(net, real, syn, syn_labels, targets):
         means = weighted_sums(net.embed(images), mean.owner, mean.weight, len(mean.classes))
         mine = torch.isin(targets.classes, mean.classes)
         place = torch.searchsorted(mean.classes, targets.classes[mine])
-        loss = (centres[mine.to(centres.device)] - means[place.to(means.device)]).square().sum()
+        loss = EMBEDDING_DISTANCES[dis_metric](centres[mine.to(centres.device)] - means[place.to(means.device)])
         return loss.detach(), *torch.autograd.grad(loss, images)
 
     shares = class_shares(syn_labels, engine.part_size(net, syn[:1]))
     losses, gradients = zip(*engine.in_order(pull, shares, syn.device), strict=True)
     gradient = torch.empty_like(syn).index_copy_(0, torch.cat(shares).to(syn.device), torch.cat(gradients))
     return engine.Known.apply(syn, torch.stack(losses).sum(), gradient)     # a sum over classes, as in the paper
+
+
+def squared(difference):
+    """Squared L2 (DM)."""
+    return difference.square().sum()
+
+
+def absolute(difference):
+    """L1 (COBRA's choice for DM)."""
+    return difference.abs().sum()
+
+
+EMBEDDING_DISTANCES = {"ours": squared, "l1": absolute}
 
 
 def embeddings(net, images):

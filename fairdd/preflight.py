@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from fairdd import report, synset
+from fairdd import engine, report, synset
 from fairdd.errors import UserError
 from fairdd.fairness import empty_cells
+from fairdd.sampling import fair_shares
 
 GIB = 2**30
 FLOAT = 4       # bytes
@@ -16,13 +17,14 @@ FLOAT = 4       # bytes
 
 def check(task, data):
     """Say what was found in the data, then refuse what cannot work. Raises UserError."""
-    say_cells(task.run, data, task.args.batch_real)
+    say_cells(task.run, data, task.args)
+    check_factor(data.train, task.args.factor)
     check_classes(data.train, task.args)
     check_networks(task)
     check_memory(task)
 
 
-def say_cells(run, data, batch_real):
+def say_cells(run, data, args):
     """The (class, group) table, which cells are empty, and how often the smallest will be missing from a batch."""
     run.log("\n".join([*data.notes, report.cell_table(data.train), report.cell_range("test", data.test)]))
     for part, images in (("training", data.train), ("test", data.test)):
@@ -30,19 +32,21 @@ def say_cells(run, data, batch_real):
         if empty:
             words = f"warning: no {part} image for (class, group) {', '.join(empty)}: left out there"
             run.log(textwrap.fill(words, 110))
-    run.log(rarest(data.train, batch_real))
+    run.log(rarest(data.train, args.batch_real, args.group_balance))
 
 
-def rarest(train, batch_real):
-    """A sentence on the cell that is scarcest in the batches of its class."""
+def rarest(train, batch_real, group_balance=False):
+    """A sentence on the cell that is scarcest in its class, and on the batches of this class."""
     counts = train.counts()
     share = counts.double().where(counts > 0, math.nan) / counts.sum(0)
     group, label = divmod(share.nan_to_num(2).argmin().item(), train.num_classes)
     cell, size = counts[group, label].item(), counts[:, label].sum().item()
     batch = min(batch_real, size)
+    words = f"scarcest cell: ({train.class_names[label]}, {train.group_names[group]}), {cell} of {size} images; "
+    if group_balance:
+        return words + f"every batch of {batch} holds {fair_shares(counts[:, label], batch)[group]}"
     none = chance_of_none(size, cell, batch)
-    return (f"scarcest cell: ({train.class_names[label]}, {train.group_names[group]}), {cell} of {size} images; "
-            f"in a batch of {batch}, {batch * cell / size:.2g} are expected, none with chance {none:.2g}")
+    return words + f"in a batch of {batch}, {batch * cell / size:.2g} are expected, none with chance {none:.2g}"
 
 
 def chance_of_none(size, cell, batch):
@@ -53,13 +57,24 @@ def chance_of_none(size, cell, batch):
     return math.exp(ways[0] - ways[1])
 
 
+def check_factor(train, factor):
+    """A grid of images needs a side that it divides."""
+    height, width = train.images.shape[2:]
+    if height % factor or width % factor:
+        raise UserError(f"--factor {factor} does not divide images of {height} x {width} pixels; "
+                        "take another, or an --im_size that it divides")
+
+
 def check_classes(train, args):
     """Every class needs an image to be matched to, and ipc of them to start from."""
     for name, size in zip(train.class_names, train.counts().sum(0).tolist(), strict=True):
         if size == 0:
             raise UserError(f"class {name!r} has no training image")
     if args.init != "noise":
-        synset.check_ipc(train, args.ipc)
+        synset.check_ipc(train, args.ipc, args.factor)
+    groups = (train.counts() > 0).sum(0).max().item()
+    if args.group_balance and args.batch_real < groups:
+        raise UserError(f"--group_balance takes images of every group: --batch_real must be at least {groups}")
 
 
 def check_networks(task):
@@ -80,25 +95,29 @@ def check_memory(task):
 
 
 def least_memory(task):
-    """Bytes that a step holds at the same time, at least: images, activations, the gradient's graph."""
+    """Bytes that a step holds at the same time, at least: the outputs of layers, for the parts under way (engine)."""
     args, real = task.args, task.real
     sizes = real.counts().sum(0).clamp(max=args.batch_real)     # images of each class in a batch
-    image = math.prod(real.images.shape[1:]) * FLOAT
-    layers = layer_bytes(task.new_network(args.model), real.images.shape[1:])
+    net, image = task.new_network(args.model), torch.zeros(1, *real.images.shape[1:], device=args.device)
+    layers, workers = layer_bytes(net, image), engine.worker_count(image.device)
+    part = engine.part_size(net, image)                         # of real images, and of synthetic ones in DM
+    decoded = args.ipc * args.factor**2                         # synthetic images of each class
     if args.method == "DM":     # real images without a graph: two layers at a time; synthetic ones with it
-        step = 2 * max(layers) * sizes.sum().item() + sum(layers) * args.ipc * real.num_classes
-    else:                       # one class at a time, with a graph
-        step = sum(layers) * max(sizes.max().item(), 2 * args.ipc)
-    return step + 2 * image * sizes.sum().item()
+        synthetic = math.ceil(min(part, decoded * real.num_classes) / decoded) * decoded
+        return max(2 * max(layers) * min(workers * part, sizes.sum().item()), sum(layers) * synthetic)
+    whole = 2 * max(layers) * sizes.sum().item() if engine.needs_whole_batch(net) else 0    # batch norm's statistics
+    return max(whole, sum(layers) * max(min(workers * part, sizes.max().item()), 2 * decoded))
 
 
-def layer_bytes(net, shape):
-    """Bytes of the output of every layer for one image of this shape."""
+def layer_bytes(net, image):
+    """Bytes of the output of every layer for one image (1, C, H, W)."""
     found = []
     layers = [module for module in net.modules() if not list(module.children())]
     handles = [layer.register_forward_hook(lambda _m, _i, out: found.append(out.numel() * FLOAT)) for layer in layers]
     with torch.no_grad():
-        net.eval()(torch.zeros(1, *shape, device=next(net.parameters()).device))
+        training = net.training
+        net.eval()(image)
+        net.train(training)
     for handle in handles:
         handle.remove()
     return found

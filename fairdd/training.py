@@ -27,8 +27,8 @@ class Recipe:
 def evaluate_synset(make_net, data, test, recipe, num_eval, *key):
     """Train num_eval fresh networks on data and test each. -> list of fairness_figures, one for each network
 
-    make_net() gives a network, on the device of the images; data: anything with labels and batch(index) (a SynSet,
-    a GroupedImages); test: GroupedImages.
+    make_net() gives a network, on the device of the images; data: anything with labels and batch(index)
+    (SynSet.detached(), a GroupedImages); test: GroupedImages.
     """
     return list(evaluate_networks(make_net, data, test, recipe, [(*key, number) for number in range(num_eval)]))
 
@@ -74,6 +74,12 @@ def train(net, data, recipe, generator, tick=lambda: None):
         if epoch == recipe.epochs // 2 + 1:
             optimizer = sgd(net, recipe.lr / 10)
         tick()
+
+
+def train_plainly(net, data, recipe, optimizer, generator):
+    """As many passes over data as the recipe has epochs, the optimiser as it is: for networks that matching uses."""
+    for _ in range(recipe.epochs):
+        train_epoch(net, data, recipe, optimizer, generator)
 
 
 def train_epoch(net, data, recipe, optimizer, generator):

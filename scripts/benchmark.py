@@ -1,10 +1,12 @@
 """Time of our way against the published way of doing it, on the same inputs, after checking that both agree.
 
     python scripts/benchmark.py --out benchmark.json
-    python scripts/benchmark.py --quick                 # small sizes, seconds: does it run, do both agree?
+    python scripts/benchmark.py --quick                     # small sizes, seconds: does it run, do both agree?
+    python scripts/benchmark.py --growth docs/growth.png    # time of our step against the size of the problem
 
-The published way is transcribed here in our own words, for comparison only: loops over classes and groups, one backward
-of the whole batch for each group, networks one after another. Times are interleaved, ratios are medians of pairs.
+The published way is in published_way.py. Times are interleaved A B A B, ratios are medians of pairs. The floor of a row
+is what its operations take at the measured rate of a matrix product, and what the inputs and outputs of its operations
+take at the measured bandwidth of memory.
 """
 
 import argparse
@@ -16,176 +18,39 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fairdd.augment import augment, draw
-from fairdd.datasets.grouped import GroupedImages
+from published_way import (
+    Scene,
+    our_dc,
+    our_dm,
+    our_evaluation,
+    our_inner,
+    published_dc,
+    published_dm,
+    published_evaluation,
+    published_inner,
+    published_table,
+    test_set,
+)
+
 from fairdd.fairness import accuracy_table
-from fairdd.matching import ALIGNMENTS, embedding_loss, gradient_losses, match_loss
-from fairdd.synset import SynSet
-from fairdd.training import Recipe, evaluate_synset, sgd, train_epoch
-from networks import get_network
 
-STRATEGY = "color_crop_cutout_flip_scale_rotate"
-FULL = dict(model="ConvNet", side=32, batch=256, classes=10, networks=2, epochs=6, tests=2000)
+FULL = dict(model="ConvNet", side=32, batch=256, classes=10, networks=4, epochs=30, tests=1000)
 QUICK = dict(model="ConvNetD1W32", side=16, batch=12, classes=2, networks=2, epochs=1, tests=200)
-
-
-class Scene:
-    """Random images of every class and group (90 % of a class in one group), ten synthetic ones a class, a network."""
-
-    def __init__(self, size, groups, dtype=torch.float32):
-        generator = torch.Generator().manual_seed(0)
-        count, self.classes, self.num_groups = size["batch"] * size["classes"], size["classes"], groups
-        self.labels = torch.arange(self.classes).repeat_interleave(size["batch"])
-        drawn = torch.randint(groups, (count,), generator=generator)
-        self.groups = torch.where(torch.rand(count, generator=generator) < 0.9, self.labels % groups, drawn)
-        shape = (3, size["side"], size["side"])
-        self.real = torch.randn(count, *shape, generator=generator).to(dtype)
-        self.syn_labels = torch.arange(self.classes).repeat_interleave(10)
-        images = torch.randn(len(self.syn_labels), *shape, generator=generator).to(dtype)
-        self.syn = SynSet(images, self.syn_labels, 0.1)
-        torch.manual_seed(0)
-        self.net = get_network(size["model"], 3, self.classes, shape[1:]).to(dtype)
-        self.draws = draw(STRATEGY, self.classes, generator)
-
-    def parts(self, align, label):
-        """The masks of the real images of a class that are targets, one after another."""
-        mine = self.labels == label
-        groups = self.groups[mine].unique().tolist() if align == "fairdd" else []
-        return [self.groups[mine] == group for group in groups] or [torch.ones(int(mine.sum()), dtype=torch.bool)]
-
-
-class Ours:
-    """Real images augmented part by part, as fairdd.distill.RealBatch gives them."""
-
-    def __init__(self, scene):
-        self.scene = scene
-
-    def __len__(self):
-        return len(self.scene.real)
-
-    def __getitem__(self, index):
-        return augment(self.scene.real[index], self.scene.draws, self.scene.labels[index])
-
-
-def both_augmented(scene, label):
-    """The real and synthetic images of a class under its draw."""
-    real, syn = scene.real[scene.labels == label], scene.syn.of_class(label)
-    return [augment(images, scene.draws, torch.full((len(images),), label)) for images in (real, syn)]
-
-
-def published_dm(scene, align):
-    """One DM loss and its pixel gradient, class by class."""
-    scene.net.requires_grad_(False)
-    loss = 0
-    for label in range(scene.classes):
-        real, syn = both_augmented(scene, label)
-        of_real, of_syn = scene.net.embed(real).detach(), scene.net.embed(syn).mean(0)
-        for mask in scene.parts(align, label):
-            loss = loss + (of_real[mask].mean(0) - of_syn).square().sum()
-    return [loss.detach(), *torch.autograd.grad(loss, scene.syn.images)]
-
-
-def our_dm(scene, align):
-    scene.net.requires_grad_(False)
-    syn = augment(scene.syn.images, scene.draws, scene.syn_labels)
-    targets = ALIGNMENTS[align](scene.labels, scene.groups)
-    loss = embedding_loss(scene.net, Ours(scene), syn, scene.syn_labels, targets)
-    return [loss.detach(), *torch.autograd.grad(loss, scene.syn.images)]
-
-
-def published_dc(scene, align):
-    """One outer step's loss and pixel gradient: for every group a backward through the class's whole batch."""
-    weights = list(scene.net.requires_grad_(True).parameters())
-    total, pixels = 0, 0
-    for label in range(scene.classes):
-        real, syn = both_augmented(scene, label)
-        losses = F.cross_entropy(scene.net(real), torch.full((len(real),), label), reduction="none")
-        masks = scene.parts(align, label)
-        of_real = [torch.autograd.grad(losses[mask].mean(), weights, retain_graph=mask is not masks[-1])
-                   for mask in masks]
-        of_syn = torch.autograd.grad(F.cross_entropy(scene.net(syn), torch.full((len(syn),), label)), weights,
-                                     create_graph=True)
-        loss = sum(match_loss(of_syn, target) for target in of_real)
-        pixels = pixels + torch.autograd.grad(loss, scene.syn.images)[0]
-        total = total + loss.detach()
-    return [total, pixels]
-
-
-def our_dc(scene, align):
-    scene.net.requires_grad_(True)
-    syn = [augment(scene.syn.of_class(c), scene.draws, torch.full((10,), c)) for c in range(scene.classes)]
-    targets = ALIGNMENTS[align](scene.labels, scene.groups)
-    loss = sum(gradient_losses(scene.net, Ours(scene), syn, targets))
-    return [loss.detach(), *torch.autograd.grad(loss, scene.syn.images)]
-
-
-def published_epoch(scene, net, optimizer):
-    """One pass over the synthetic set as the field trains: a DataLoader, the sums of loss and hits read every batch."""
-    total = hits = 0
-    for images, labels in DataLoader(TensorDataset(scene.syn.images.detach(), scene.syn_labels), 256, shuffle=True):
-        images = augment(images, draw(STRATEGY, len(images), one_operation=True))
-        output = net(images)
-        loss = F.cross_entropy(output, labels)
-        total, hits = total + loss.item() * len(labels), hits + (output.argmax(1) == labels).sum().item()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return total, hits
-
-
-def published_inner(scene, epochs=4):
-    net = scene.net.requires_grad_(True).train()
-    for _ in range(epochs):
-        published_epoch(scene, net, torch.optim.SGD(net.parameters(), 0.01))
-
-
-def our_inner(scene, epochs=4):
-    net, generator = scene.net.requires_grad_(True).train(), torch.Generator().manual_seed(0)
-    for _ in range(epochs):
-        train_epoch(net, scene.syn, Recipe(1, 0.01, strategy=STRATEGY), torch.optim.SGD(net.parameters(), 0.01),
-                    generator)
-
-
-def test_set(scene, size):
-    """Random test images, uint8, with labels and groups."""
-    count, generator = size["tests"], torch.Generator().manual_seed(1)
-    images = torch.randint(256, (count, 3, size["side"], size["side"]), generator=generator).byte()
-    labels, groups = (torch.randint(n, (count,), generator=generator) for n in (scene.classes, scene.num_groups))
-    names = [tuple(map(str, range(n))) for n in (scene.classes, scene.num_groups)]
-    return GroupedImages(images, labels, groups, *names, (0.5,) * 3, (0.25,) * 3)
-
-
-def published_table(predictions, labels, groups, classes, num_groups):
-    """Accuracy of each cell by masked sums over batches of 256. -> (G, C)"""
-    hits, sizes = torch.zeros(num_groups, classes), torch.zeros(num_groups, classes)
-    for rows in torch.arange(len(labels)).split(256):
-        for group in range(num_groups):
-            for label in range(classes):
-                cell = (groups[rows] == group) & (labels[rows] == label)
-                hits[group, label] += ((predictions[rows] == labels[rows]) & cell).sum().item()
-                sizes[group, label] += cell.sum().item()
-    return hits / sizes
-
-
-def published_evaluation(scene, test, size):
-    """Networks one after another, each trained and then tested in batches of 256."""
-    for _ in range(size["networks"]):
-        net = get_network(size["model"], 3, scene.classes, (size["side"],) * 2)
-        for _ in range(size["epochs"] + 1):
-            published_epoch(scene, net, sgd(net, 0.01))
-        with torch.no_grad():
-            found = [net(test.batch(rows)).argmax(1) for rows in torch.arange(len(test)).split(256)]
-        published_table(torch.cat(found), test.labels, test.groups, scene.classes, scene.num_groups)
-
-
-def our_evaluation(scene, test, size):
-    evaluate_synset(lambda: get_network(size["model"], 3, scene.classes, (size["side"],) * 2), scene.syn, test,
-                    Recipe(size["epochs"], 0.01, strategy=STRATEGY), size["networks"], "benchmark")
+GROWING = dict(model="ConvNetW32", side=32, batch=128, classes=4), 4        # and the number of groups
+GROWTH = {
+    "batch": (16, 32, 64, 128, 256, 512),
+    "groups": (1, 2, 4, 10, 20, 40),
+    "classes": (2, 5, 10, 20, 50, 100),
+    "side": (16, 32, 64, 128),
+}
+WORDS = {"batch": "real images per class", "groups": "groups", "classes": "classes", "side": "pixels per side"}
+STEPS = {"DM + FairDD": our_dm, "DC + FairDD": our_dc}
 
 
 def check(size):
@@ -202,7 +67,7 @@ def check(size):
 
 
 def rows(size):
-    """name -> (the published way, ours, the ratio to reach). For a share of vanilla: (FairDD, vanilla, 1 / 1.1)."""
+    """name -> (the published way, ours, the ratio to reach). For a share of vanilla: (vanilla, FairDD, 1 / 1.1)."""
     scene, answers = Scene(size, 10), torch.randint(10, (3, 10_000), generator=torch.Generator().manual_seed(2))
     test = test_set(scene, size)
     found = {
@@ -220,41 +85,128 @@ def rows(size):
     return found
 
 
+def compare(size, args, result):
+    """Time the rows that are asked for, print each and write it down at once."""
+    rates = matrix_rate(), bandwidth()
+    result["machine"] |= dict(gflops=rates[0] / 1e9, gigabytes_per_second=rates[1] / 1e9)
+    result |= dict(size=size, repeats=args.repeats, error=check(size), rows={})
+    print(f"{result['machine']}\n{size}\nloss and pixel gradient agree to {result['error']:.1e}", flush=True)
+    for name, (published, ours, target) in rows(size).items():
+        if args.rows and name not in args.rows:
+            continue
+        floor = [amount / rate for amount, rate in zip(work_of(ours), rates, strict=True)]      # warms up, too
+        pairs = [(seconds(published), seconds(ours)) for _ in range(args.repeats)]
+        ratio = statistics.median(a / b for a, b in pairs)
+        a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
+        result["rows"][name] = dict(seconds=pairs, ratio=ratio, target=target, floor=floor)
+        print(f"{name:18} {a:9.4f} s {b:9.4f} s   ratio {ratio:7.2f}   to reach {target:.2f}   "
+              f"floor {floor[0]:.4f} s of operations, {floor[1]:.4f} s of memory", flush=True)
+        write(args.out, result)
+
+
+def grow(args, result):
+    """Time of our step when one size grows and the others stay; a plot of it."""
+    base, groups = GROWING
+    print(f"{result['machine']}\n{base}, {groups} groups", flush=True)
+    result |= dict(size=base, groups=groups, growth={})
+    for name, values in GROWTH.items():
+        for value in values:
+            size = base | {name: value} if name != "groups" else base
+            scene = Scene(size, value if name == "groups" else groups)
+            for title, step in STEPS.items():
+                seconds(lambda: step(scene, "fairdd"))              # noqa: B023  called at once
+                times = [seconds(lambda: step(scene, "fairdd")) for _ in range(args.repeats)]       # noqa: B023
+                result["growth"].setdefault(title, {}).setdefault(name, []).append(statistics.median(times))
+            found = "   ".join(f"{title} {result['growth'][title][name][-1]:.3f} s" for title in STEPS)
+            print(f"{WORDS[name]:22} {value:4}   {found}", flush=True)
+        write(args.out, result)
+    plot(result["growth"], args.growth)
+
+
+def plot(growth, path):
+    """One panel for each size, both axes logarithmic: a line of slope 1 grows in proportion."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((10, 3), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, len(GROWTH), sharey=True), GROWTH.items(), strict=True):
+        for title in STEPS:
+            axes.loglog(values, growth[title][name], marker="o", label=title)
+        axes.set(xlabel=WORDS[name], xticks=values, xticklabels=values)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("seconds per step")
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=120)
+
+
 def seconds(work):
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
-def cpu_model():
+class Count(TorchDispatchMode):
+    """Inside, counts floating-point operations, and the bytes of the inputs and outputs of every operation."""
+
+    operations = bytes = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        output = operation(*args, **(kwargs or {}))
+        if operation._overloadpacket in flop_registry:
+            self.operations += flop_registry[operation._overloadpacket](*args, **(kwargs or {}), out_val=output)
+        tensors = (leaf for leaf in tree_leaves((args, kwargs, output)) if torch.is_tensor(leaf))
+        self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return output
+
+
+def work_of(work):
+    """Floating-point operations and bytes of a piece of work, counted in a single thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with Count() as count:
+        work()
+    torch.set_num_threads(threads)
+    return count.operations, count.bytes
+
+
+def matrix_rate(side=2048):
+    """Floating-point operations per second of a product of square matrices, the best of five."""
+    a, b = torch.randn(2, side, side)
+    return 2 * side**3 / min(seconds(lambda: a @ b) for _ in range(5))
+
+
+def bandwidth(count=2**27):
+    """Bytes per second read and written by a copy, the best of five."""
+    a, b = torch.zeros(2, count)
+    return 2 * 4 * count / min(seconds(lambda: b.copy_(a)) for _ in range(5))
+
+
+def write(path, result):
+    if path:
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def machine():
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    return dict(cpu=model, threads=torch.get_num_threads(), torch=torch.__version__)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--rows", nargs="+", help="names of rows (default: all)")
+    parser.add_argument("--growth", type=Path, metavar="PNG", help="time how our step grows instead; its plot")
     parser.add_argument("--repeats", type=int, default=3, help="pairs of times per row")
     parser.add_argument("--classes", type=int, help="number of classes (default: 10; 2 with --quick)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
-    size = (QUICK if args.quick else FULL) | ({"classes": args.classes} if args.classes else {})
-    machine = dict(cpu=cpu_model(), threads=torch.get_num_threads(), torch=torch.__version__)
-    result = dict(machine=machine, size=size, repeats=args.repeats, error=check(size), rows={})
-    print(f"{machine}\n{size}\nloss and pixel gradient agree to {result['error']:.1e}", flush=True)
-    for name, (published, ours, target) in rows(size).items():
-        if args.rows and name not in args.rows:
-            continue
-        seconds(ours)                                               # warm
-        pairs = [(seconds(published), seconds(ours)) for _ in range(args.repeats)]
-        ratio = statistics.median(a / b for a, b in pairs)
-        result["rows"][name] = dict(seconds=pairs, ratio=ratio, target=target)
-        a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f"{name:18} {a:9.4f} s {b:9.4f} s   ratio {ratio:7.2f}   to reach {target:.2f}", flush=True)
-        if args.out:
-            args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.growth:
+        grow(args, dict(machine=machine()))
+    else:
+        size = (QUICK if args.quick else FULL) | ({"classes": args.classes} if args.classes else {})
+        compare(size, args, dict(machine=machine()))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_networks_side_by_side_come_to_the_figures_of_one_after_another(threads)
     found = []
     for count in (1, 3):
         threads(count)
-        found.append(evaluate_synset(linear, syn, data, Recipe(3, 0.01, strategy="color_flip"), 5, "key"))
+        found.append(evaluate_synset(linear, syn.detached(), data, Recipe(3, 0.01, strategy="color_flip"), 5, "key"))
     assert found[0] == found[1]
 
 

@@ -12,7 +12,7 @@ PUBLISHED = [
 ]
 NEW = [
     "align", "seed", "data_seed", "device", "eval_every", "target_attr", "protected_attr", "skew", "im_size",
-    "skip_bad_images", "save_every", "restart", "labels",
+    "skip_bad_images", "save_every", "restart", "precision", "group_balance", "warmup_epochs", "factor", "labels",
 ]
 DERIVED = ["outer_loop", "inner_loop", "epoch_eval_augmented"]
 
@@ -115,7 +115,20 @@ def test_dc_without_siamese_augmentation_refuses_a_strategy():
     assert dc("--dsa_strategy none").dsa_strategy == "none"
 
 
+@pytest.mark.parametrize("method", ["DC", "DSA"])
+@pytest.mark.parametrize(("line", "words"), [("--dis_metric l1", "embeddings"), ("--warmup_epochs 1", "inner loops")])
+def test_gradient_matching_refuses_what_belongs_to_embeddings(method, line, words):
+    with pytest.raises(UserError, match=words):
+        dc(f"--method {method} {line}")
+
+
+def test_what_goes_beyond_the_paper_is_off_by_default():
+    for args in (flags(), dc()):
+        assert not args.group_balance and not args.warmup_epochs and args.dis_metric == "ours" and args.factor == 1
+
+
 def test_default_folders_differ_where_runs_differ():
     lines = ["", "--FairDD", "--align barycentre", "--Iteration 0", "--Iteration 0 --init balanced", "--seed 1",
-             "--ipc 1", "--init noise", "--dataset CelebA", "--model ConvNet"]
+             "--ipc 1", "--init noise", "--dataset CelebA", "--model ConvNet", "--group_balance",
+             "--dis_metric l1", "--warmup_epochs 10", "--warmup_epochs 1", "--factor 2", "--factor 2 --Iteration 0"]
     assert len({flags(line).save_path for line in lines}) == len(lines)

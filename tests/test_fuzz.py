@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import main_DC
+import main_DM
 import networks
 from fairdd import checkpoint
 from fairdd.augment import OPERATIONS
@@ -59,6 +61,36 @@ def test_any_flags_are_taken_or_refused_in_words(lines, bare, method):
     else:
         assert args.lr_img > 0 and args.ipc > 0 and args.Iteration >= 0
         assert args.align in ("vanilla", "fairdd", "barycentre")
+
+
+ENTRIES = {"DM": main_DM.main, "DC": main_DC.main, "DSA": main_DC.main}
+TINY = ["--num_eval", "1", "--epoch_eval_train", "1", "--ipc", "1", "--batch_real", "6", "--im_size", "8",
+        "--Iteration", "1", "--model", "ConvNetD1W32", "--restart", "--batch_train", "7"]
+RUNNING = {
+    "--align": ["vanilla", "fairdd", "barycentre"], "--init": ["real", "balanced", "noise"], "--skew": ["0.3", "1"],
+    "--dis_metric": ["ours", "mse", "cos", "l1", "other"], "--eval_mode": ["S", "SS", "other"],
+    "--ipc": ["2", "3", "0", "99"], "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
+    "--dsa_strategy": ["none", "flip", "color_cutout", "crop_scale_rotate"], "--Iteration": ["0", "2"],
+    "--lr_img": ["0.1", "1e30", "nan"], "--im_size": ["9", "12", "7"], "--eval_every": ["1"], "--save_every": ["1"],
+    "--factor": ["2", "3"], "--warmup_epochs": ["1"],
+    "--batch_real": ["1", "500"], "--device": ["cpu", "cuda:9"], "--target_attr": ["age"],
+}
+RUN_FLAG = st.sampled_from([*RUNNING]).flatmap(lambda name: st.sampled_from([(name, value) for value in RUNNING[name]]))
+
+
+@given(flags=st.lists(RUN_FLAG, max_size=5, unique_by=lambda flag: flag[0]), fair=st.booleans(),
+       method=st.sampled_from([*ENTRIES]))
+def test_any_flags_run_to_the_end_or_are_refused_in_words(small, capsys, flags, fair, method):
+    folder = small / "run"
+    argv = [*TINY, "--method", method, *itertools.chain(*flags), *["--FairDD"] * fair, "--save_path", str(folder)]
+    try:
+        ENTRIES[method](argv)
+    except SystemExit as stop:
+        words = capsys.readouterr().err.strip().splitlines()
+        assert stop.code == 2 and words[-1].startswith("error: ")
+    else:
+        assert (folder / "results.json").exists()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def test_the_scarcest_cell_is_the_one_with_the_least_share_of_its_class():
 
 def test_layer_bytes_are_those_of_every_output():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
-    assert layer_bytes(net, (3, 8, 8)) == [4 * n for n in (4 * 36, 4 * 36, 4 * 36, 10)]
+    assert layer_bytes(net, torch.zeros(1, 3, 8, 8)) == [4 * n for n in (4 * 36, 4 * 36, 4 * 36, 10)]
 
 
 def test_some_memory_is_free():
