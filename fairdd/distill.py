@@ -198,11 +198,10 @@ def prepare(run, args, make_network, eval_pool):
         target_attr=args.target_attr, protected_attr=args.protected_attr, labels=args.labels,
         skip_bad_images=args.skip_bad_images,
     )
-    if data.split:
-        run.save_split(data.split)
     real, test = data.train.to(args.device), data.test.to(args.device)
     task = Task(run, args, real, test, make_network, eval_pool, run.state["sets"] if run.state else [])
     preflight.check(task, data)
+    run.begin(args, data.split)
     return task
 
 

@@ -49,16 +49,13 @@ class Run:
         self.folder, self.began = folder, time.monotonic()
         if args.restart:
             self._move_aside()
-        known = (folder / FLAGS).exists()
-        if known:
+        if (folder / FLAGS).exists():
             self._check_same(args)
         self.results = read_json(folder / RESULTS) if (folder / RESULTS).exists() else None
         self.state = checkpoint.load(folder, self.log) if self.results is None else None
         self.networks = {place_of(line): restored(line["figures"]) for line in self._lines(NETWORKS)}
         self.evaluations = {place_of(line) for line in self._lines(EVALUATIONS)}
         self.seconds_before = self.state["seconds"] if self.state else 0.0
-        if not known:
-            self.write_json(FLAGS, {"flags": args.as_dict(), "versions": versions(args.device)})
 
     def _check_same(self, args):
         """Refuse to go on with the run of other flags."""
@@ -113,7 +110,14 @@ class Run:
         """One JSON file. NaN, which JSON lacks, becomes null."""
         self._write(name, (json.dumps(jsonable(content), indent=1) + "\n").encode())
 
-    def save_split(self, split):
+    def begin(self, args, split):
+        """Keep the flags, and the split (a Dataset's) if there is one: from now on the folder holds this run."""
+        if not (self.folder / FLAGS).exists():
+            self.write_json(FLAGS, {"flags": args.as_dict(), "versions": versions(args.device)})
+        if split:
+            self._save_split(split)
+
+    def _save_split(self, split):
         """Which images train and which test, (path, part) each. Refuses another split than this run began with."""
         lines = StringIO()
         csv.writer(lines, lineterminator="\n").writerows([("path", "part"), *split])

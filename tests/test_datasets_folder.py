@@ -203,6 +203,8 @@ def test_a_run_writes_the_split_it_drew_and_refuses_another(own, capsys):
     flags = ["--dataset", "Folder", "--data_path", str(own), "--target_attr", "age:20,40",
              "--protected_attr", "gender,race", "--im_size", "8", "--model", "ConvNetD1W32", "--ipc", "1",
              "--Iteration", "0", "--num_eval", "1", "--epoch_eval_train", "1", "--save_path", str(own / "run")]
+    with pytest.raises(SystemExit):                     # a mistake leaves nothing that would refuse its correction
+        main_DM.main([*flags, "--target_attr", "years"])
     main_DM.main(flags)
     with (own / "run" / "split.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["path", "part"],
