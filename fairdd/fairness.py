@@ -40,7 +40,7 @@ def deo_a(table):
 
 
 def equal_opportunity(table):
-    """Equal opportunity, of two classes: the gap of the second one, of P(prediction = 1 | label = 1, group) over groups.
+    """Equal opportunity, of two classes: the gap of the second one, of P(prediction = 1 | label = 1, group).
 
     0 is fair, 1 the worst; NaN for more classes, where none of them is the favourable one.
     """

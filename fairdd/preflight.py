@@ -18,7 +18,7 @@ def check(task, data):
     """Say what was found in the data, then refuse what cannot work. Raises UserError."""
     say_cells(task.run, data, task.args.batch_real)
     check_classes(data.train, task.args)
-    check_networks(task)
+    check_networks({task.args.model, *task.eval_pool}, task.new_network)
     check_memory(task)
 
 
@@ -62,11 +62,11 @@ def check_classes(train, args):
         synset.check_ipc(train, args.ipc)
 
 
-def check_networks(task):
-    """Every network of the run must fit the images."""
-    for name in {task.args.model, *task.eval_pool}:
+def check_networks(names, new_network):
+    """Every network of the run must fit the images. new_network(name) makes one for them."""
+    for name in names:
         try:
-            task.new_network(name)
+            new_network(name)
         except ValueError as error:
             raise UserError(str(error)) from None
 

@@ -50,6 +50,12 @@ def evaluate_networks(make_net, data, test, recipe, keys, title=None):
         yield from in_order(figures, nets_and_keys, test.images.device)
 
 
+def network_for(make_network, name, data):
+    """A new network of this name for the images and classes of data, where its images are."""
+    channels, *side = data.images.shape[1:]
+    return make_network(name, channels, data.num_classes, tuple(side)).to(data.images.device)
+
+
 def fresh(make_net, *key):
     """A network of its own for this key."""
     with seeded(*key, "weights"):
