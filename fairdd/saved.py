@@ -68,7 +68,10 @@ def flags_of(folder):
     """All flags of the run in a folder."""
     if not (Path(folder) / FLAGS).exists():
         raise UserError(f"{folder} is not the folder of a run: it holds no {FLAGS}")
-    return read_json(Path(folder) / FLAGS)["flags"]
+    flags = read_json(Path(folder) / FLAGS)["flags"]
+    if "trained_on" in flags:
+        raise UserError(f"{folder} holds an evaluation; give the folder of the run")
+    return flags
 
 
 def load(path):
