@@ -26,7 +26,7 @@ from fairdd.runs import Run, open_run
 from fairdd.sampling import BalancedSampler, RandomSampler
 from fairdd.seeds import seeded
 from fairdd.signals import Stopped, stoppable
-from fairdd.training import Recipe, evaluate_networks
+from fairdd.training import Recipe, evaluate_networks, network_for
 
 LOG_EVERY = 100         # iterations between losses in the log
 SAVE_SECONDS = 120      # between saved states, if --save_every is not reached before
@@ -95,28 +95,32 @@ def save(task):
 
 def evaluate(task, syn, experiment, iteration):
     """Test networks trained on the set as it is now, then save exactly this set, its picture and its figures."""
-    for name in task.eval_pool:
-        place = (experiment, iteration, name)
-        figures = evaluate_model(task, syn, *place)
-        task.run.add_evaluation(place, figures)
-        summary = summarise(figures)
-        task.run.log(f"iteration {iteration} | {name} x {len(figures)} | {report.figures_line(summary)}")
-        if alone := [f"{figure} {report.cell(summary[figure])}" for figure in summary if "[" in figure]:
-            task.run.log(f"each attribute alone | {' | '.join(alone)}")
+    evaluate_models(task, syn.detached(), experiment, iteration)
     task.run.save_synthetic(field_format(task, syn))
     task.run.save_picture(f"experiment{experiment}_iteration{iteration:05d}.png", syn.content()[0], task.args.ipc,
                           task.real.mean, task.real.std)
 
 
-def evaluate_model(task, syn, *place):
+def evaluate_models(task, data, experiment, iteration):
+    """Train networks of every model on data, test them, and say and keep what they came to."""
+    for name in task.eval_pool:
+        place = (experiment, iteration, name)
+        figures = evaluate_model(task, data, *place)
+        task.run.add_evaluation(place, figures)
+        summary = summarise(figures)
+        task.run.log(f"iteration {iteration} | {name} x {len(figures)} | {report.figures_line(summary)}")
+        if alone := [f"{figure} {report.cell(summary[figure])}" for figure in summary if "[" in figure]:
+            task.run.log(f"each attribute alone | {' | '.join(alone)}")
+
+
+def evaluate_model(task, data, *place):
     """The figures of all networks of a model, tested before or now. place: experiment, iteration, model"""
     name, networks = place[-1], task.run.networks
     places = [(*place, number) for number in range(task.args.num_eval)]
     missing = [one for one in places if one not in networks]
     new, recipe = functools.partial(task.new_network, name), evaluation_recipe(task.args, name)
     keys = [(task.args.seed, "evaluation", *one) for one in missing]
-    found = evaluate_networks(new, syn.detached(), task.test, recipe, keys, name)
-    for one, figures in zip(missing, found, strict=True):
+    for one, figures in zip(missing, evaluate_networks(new, data, task.test, recipe, keys, name), strict=True):
         task.run.add_network(one, figures)      # at once: a killed run keeps it
     return [networks[one] for one in places]
 
@@ -137,8 +141,12 @@ class Task:
     sets: list
     here: dict = field(default_factory=dict)
 
-    def __post_init__(self):
-        self.sampler = make_sampler(self.args, self.real)
+    @functools.cached_property
+    def sampler(self):
+        """What chooses the real images of a step."""
+        if self.args.group_balance:
+            return BalancedSampler(self.real, self.args.batch_real, self.args.outer_loop or 1)
+        return RandomSampler(self.real, self.args.batch_real)
 
     def network(self, name, *key):
         """A freshly initialised network on the device, its weights drawn from the key."""
@@ -146,20 +154,11 @@ class Task:
             return self.new_network(name)
 
     def new_network(self, name):
-        channels, *side = self.real.images.shape[1:]
-        net = self.make_network(name, channels, self.real.num_classes, tuple(side)).to(self.args.device)
-        return calculating_in(self.args.precision, net)
+        return calculating_in(self.args.precision, network_for(self.make_network, name, self.real))
 
     def real_batch(self, draws, *key):
         """batch_real images of every class (all, if it has fewer), drawn from the key. -> RealBatch"""
         return RealBatch(self.real, self.sampler.rows(*key), draws)
-
-
-def make_sampler(args, real):
-    """What chooses the real images of a step."""
-    if args.group_balance:
-        return BalancedSampler(real, args.batch_real, args.outer_loop or 1)
-    return RandomSampler(real, args.batch_real)
 
 
 @dataclass(frozen=True)
@@ -193,16 +192,21 @@ def prepare(run, args, make_network, eval_pool):
     """Load the data, say what was found, and refuse now what would fail after hours. -> Task"""
     set_precision(args.precision, args.device)
     run.log(textwrap.fill(", ".join(f"{name} {value}" for name, value in args.as_dict().items()), 110))
-    data = get_dataset(
-        args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,
-        target_attr=args.target_attr, protected_attr=args.protected_attr, labels=args.labels,
-        skip_bad_images=args.skip_bad_images,
-    )
+    data = load_data(args)
     real, test = data.train.to(args.device), data.test.to(args.device)
     task = Task(run, args, real, test, make_network, eval_pool, run.state["sets"] if run.state else [])
     preflight.check(task, data)
     run.begin(args, data.split)
     return task
+
+
+def load_data(args):
+    """The data set the flags ask for."""
+    return get_dataset(
+        args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,
+        target_attr=args.target_attr, protected_attr=args.protected_attr, labels=args.labels,
+        skip_bad_images=args.skip_bad_images,
+    )
 
 
 def check_loss(loss, iteration):
@@ -234,11 +238,9 @@ def field_format(task, syn):
 
 def results(task):
     """Figures over all networks of all experiments; with several models the first one's stand at the top."""
-    args = task.args
+    last = [(place, figures) for place, figures in task.run.networks.items() if place[1] == task.args.Iteration]
     by_model = {
-        name: summarise([task.run.networks[experiment, args.Iteration, name, number]
-                         for experiment in range(args.num_exp) for number in range(args.num_eval)])
-        for name in task.eval_pool
+        name: summarise([figures for (_, _, model, _), figures in last if model == name]) for name in task.eval_pool
     }
     first = task.eval_pool[0]
     names = {"class_names": list(task.real.class_names), "group_names": list(task.real.group_names)}

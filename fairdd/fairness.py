@@ -1,7 +1,8 @@
 """Fairness of predictions: pure functions of predictions, labels and groups.
 
-Everything is read off one table: acc(g, y) = P(prediction = y | label = y, group = g). A cell without test images
-is undefined: it is NaN in the table and left out of every figure, never counted as 0. All values lie in [0, 1].
+Nearly everything is read off one table: acc(g, y) = P(prediction = y | label = y, group = g). A cell without test
+images is undefined: it is NaN in the table and left out of every figure, never counted as 0. All values lie in [0, 1].
+docs/metrics.md says when to read which.
 """
 
 import math
@@ -18,7 +19,7 @@ def accuracy_table(predictions, labels, groups, num_classes, num_groups):
 
 
 def class_gaps(table):
-    """Gap of each class: the largest minus the smallest accuracy over groups (published.md 1.2: FairDD, section 5.1).
+    """Gap of each class: the largest minus the smallest value of its column over groups (FairDD, section 5.1).
 
     table: (G, C) -> (C,); 0 means that every group is served alike, NaN that fewer than two groups were tested.
     """
@@ -38,19 +39,54 @@ def deo_a(table):
     return _defined(class_gaps(table)).mean().item()
 
 
+def equal_opportunity(table):
+    """Equal opportunity, of two classes: the gap of the second one, of P(prediction = 1 | label = 1, group).
+
+    0 is fair, 1 the worst; NaN for more classes, where none of them is the favourable one.
+    """
+    return class_gaps(table)[1].item() if table.shape[1] == 2 else math.nan
+
+
 def worst_cell(table):
-    """The lowest accuracy of any (group, class) cell."""
+    """The lowest accuracy of any (group, class) cell. 1: no error at all; 0: some cell is never recognised."""
     return _defined(table.flatten()).min().item()
 
 
+def worst_group(predictions, labels, groups, num_groups):
+    """The lowest accuracy of any group, P(prediction = label | group), over all its images whatever their class.
+
+    1: no error at all; 0: some group is never recognised. A group without images is left out.
+    """
+    hits = torch.bincount(groups[predictions == labels], minlength=num_groups)
+    return _defined(hits.double() / torch.bincount(groups, minlength=num_groups)).min().item()
+
+
+def prediction_table(predictions, groups, num_classes, num_groups):
+    """Share of each group taken for each class, P(prediction = c | group = g). -> (G, C) float64, NaN where empty"""
+    cell = groups * num_classes + predictions
+    counts = torch.bincount(cell, minlength=num_groups * num_classes).view(num_groups, num_classes)
+    return counts.double() / counts.sum(1, keepdim=True)
+
+
+def demographic_parity(predictions, groups, num_classes, num_groups):
+    """Gap of demographic parity: max over classes of the gap of P(prediction = c | group) over groups.
+
+    0: every class is predicted as often in every group; 1: some class for all of one group and none of another.
+    """
+    return _defined(class_gaps(prediction_table(predictions, groups, num_classes, num_groups))).max().item()
+
+
 def fairness_figures(predictions, labels, groups, num_classes, num_groups):
-    """All figures of one network on one test set, in percent: accuracy, DEO_M, DEO_A, worst_cell, table (G x C)."""
+    """All figures of one network on one test set, in percent: numbers, and table (G x C); NaN where undefined."""
     table = accuracy_table(predictions, labels, groups, num_classes, num_groups)
     figures = {
         "accuracy": (predictions == labels).double().mean().item(),
         "DEO_M": deo_m(table),
         "DEO_A": deo_a(table),
         "worst_cell": worst_cell(table),
+        "worst_group": worst_group(predictions, labels, groups, num_groups),
+        "demographic_parity": demographic_parity(predictions, groups, num_classes, num_groups),
+        "equal_opportunity": equal_opportunity(table),
     }
     return {name: 100 * value for name, value in figures.items()} | {"table": (100 * table).tolist()}
 
@@ -77,11 +113,12 @@ def empty_cells(counts, class_names, group_names):
 def summarise(figures):
     """mean, std (sample) and n over networks of each figure. figures: list of fairness_figures -> nested dict
 
-    The table is averaged cell by cell; std is None for a single network.
+    table and table_std are the mean and std of each cell; a std is None for a single network.
     """
     columns = {name: torch.tensor([f[name] for f in figures], dtype=torch.float64) for name in figures[0]}
-    table = columns.pop("table").mean(0).tolist()
-    return {name: mean_std(values) for name, values in columns.items()} | {"table": table}
+    tables = columns.pop("table")
+    cells = {"table": tables.mean(0).tolist(), "table_std": tables.std(0).tolist() if len(tables) > 1 else None}
+    return {name: mean_std(values) for name, values in columns.items()} | cells
 
 
 def mean_std(values):

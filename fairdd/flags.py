@@ -124,12 +124,16 @@ def add_evaluation(add, eval_modes):
     add("--eval_mode", choices=eval_modes, default="S",
         help="networks: the model without batch norm (S), the model as it is (SS), several architectures (M), "
              "batch norms (B), widths (W), depths (D), activations (A), poolings (P), normalisations (N); default: S")
+    add("--eval_every", type=whole(0), default=0,
+        help="iterations from one evaluation to the next; 0, the default: only the last")
+    add_networks(add)
+
+
+def add_networks(add):
     add("--num_eval", type=whole(1), help="fresh networks per evaluation and model; paper: 10")
     add("--epoch_eval_train", type=whole(1), help="epochs each is trained; paper: 300, with augmentation 1000")
     add("--lr_net", type=real(0), default=0.01, help="learning rate of networks; default: %(default)s")
     add("--batch_train", type=whole(1), default=256, help="images per batch of a network; default: %(default)s")
-    add("--eval_every", type=whole(0), default=0,
-        help="iterations from one evaluation to the next; 0, the default: only the last")
 
 
 def add_data(add):
@@ -155,6 +159,10 @@ def add_run(add):
     add("--save_every", type=whole(1), default=500,
         help="iterations between saved states (also every two minutes); default: %(default)s")
     add("--restart", action="store_true", help="move what --save_path holds aside and begin anew")
+    add_machine(add)
+
+
+def add_machine(add):
     add("--seed", type=whole(0), default=0, help="of every draw that is not the data set's; default: %(default)s")
     add("--device", default="auto", help="cpu, cuda or cuda:N; default: cuda where there is one")
     add("--precision", choices=PRECISIONS, default="fp32",

@@ -20,7 +20,7 @@ def check(task, data):
     say_cells(task.run, data, task.args)
     check_factor(data.train, task.args.factor)
     check_classes(data.train, task.args)
-    check_networks(task)
+    check_networks({task.args.model, *task.eval_pool}, task.new_network)
     check_memory(task)
 
 
@@ -77,11 +77,11 @@ def check_classes(train, args):
         raise UserError(f"--group_balance takes images of every group: --batch_real must be at least {groups}")
 
 
-def check_networks(task):
-    """Every network of the run must fit the images."""
-    for name in {task.args.model, *task.eval_pool}:
+def check_networks(names, new_network):
+    """Every network of the run must fit the images. new_network(name) makes one for them."""
+    for name in names:
         try:
-            task.new_network(name)
+            new_network(name)
         except ValueError as error:
             raise UserError(str(error)) from None
 

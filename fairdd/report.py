@@ -44,6 +44,8 @@ def text_table(rows):
 
 def run_name(flags):
     """What a run is, in a reader's words."""
+    if "trained_on" in flags:           # an evaluation: python -m fairdd.evaluate
+        return flags["trained_on"]
     if flags["Iteration"] == 0:
         return {"real": "random real images", "balanced": "group-balanced real images", "noise": "noise"}[flags["init"]]
     names = {"vanilla": flags["method"], "fairdd": f"{flags['method']} + FairDD"}

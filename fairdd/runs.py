@@ -23,7 +23,7 @@ from fairdd.datasets.grouped import denormalise
 from fairdd.errors import UserError
 from fairdd.lock import only_writer
 
-SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart"}    # flags that do not change what is computed
+SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart", "source"}  # they change nothing in results
 FLAGS, RESULTS, SYNTHETIC, TIME = "flags.json", "results.json", "synthetic.pt", "time.json"
 LARGE_ENOUGH = 64           # pixels per side of an image in a picture
 EVALUATIONS, NETWORKS, LOG, SPLIT = "evaluations.jsonl", "networks.jsonl", "log.txt", "split.csv"

@@ -4,7 +4,7 @@ With a factor F (Kim et al. 2022) a stored image is a grid of F x F small ones. 
 cut out and enlarged to full size. So F * F times as many images are matched and trained on as are stored.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,10 @@ class LabelledImages:
     def batch(self, index):
         """The images at index (B,)."""
         return self.images[index.to(self.images.device)]
+
+    def to(self, device):
+        """The same set with its images on the device."""
+        return replace(self, images=self.images.to(device))
 
 
 def decode(images, factor):

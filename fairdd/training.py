@@ -56,6 +56,12 @@ def figures_of(predictions, test):
     return fairness_figures(*asked, test.num_groups) | attribute_figures(*asked, test.attributes)
 
 
+def network_for(make_network, name, data):
+    """A new network of this name for the images and classes of data, where its images are."""
+    channels, *side = data.images.shape[1:]
+    return make_network(name, channels, data.num_classes, tuple(side)).to(data.images.device)
+
+
 def fresh(make_net, *key):
     """A network of its own for this key."""
     with seeded(*key, "weights"):

@@ -43,9 +43,10 @@ def refused(capsys, method, folder, *flags):
 def test_a_run_leaves_everything_a_reader_needs(tmp_path, method, align):
     folder = tmp_path / "made" / "with" / "parents"
     results = run(method, folder, "--align", align, "--eval_every", "2")
-    for name in ("accuracy", "DEO_M", "DEO_A", "worst_cell"):
+    for name in ("accuracy", "DEO_M", "DEO_A", "worst_cell", "worst_group", "demographic_parity"):
         assert results[name]["n"] == 2 and 0 <= results[name]["mean"] <= 100 and results[name]["std"] >= 0
-    assert np.shape(results["table"]) == (10, 10) and len(results["class_names"]) == len(results["group_names"]) == 10
+    assert np.shape(results["table"]) == np.shape(results["table_std"]) == (10, 10)
+    assert len(results["class_names"]) == len(results["group_names"]) == 10
     evaluations = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
     assert [(e["iteration"], e["model"], len(e["networks"])) for e in evaluations] == [
         (0, "ConvNetD1W32", 2), (2, "ConvNetD1W32", 2)]

@@ -4,19 +4,28 @@ import math
 
 import pytest
 import torch
-from fairlearn.metrics import equalized_odds_difference
+from fairlearn.metrics import (
+    demographic_parity_difference,
+    equal_opportunity_difference,
+    equalized_odds_difference,
+)
 
 from fairdd.fairness import (
     accuracy_table,
     attribute_figures,
     class_gaps,
+    demographic_parity,
     deo_a,
     deo_m,
     empty_cells,
+    equal_opportunity,
     fairness_figures,
+    prediction_table,
     summarise,
     worst_cell,
+    worst_group,
 )
+from fairdd.runs import jsonable, restored
 
 NAN = math.nan
 
@@ -71,23 +80,66 @@ def test_group_names_do_not_matter():
     assert deo_m(made) == deo_m(shuffled) and deo_a(made) == pytest.approx(deo_a(shuffled))
 
 
+def random_answers(num_classes, num_groups, seed=3):
+    """Predictions, labels and groups of 400 images, drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(high, (400,), generator=generator) for high in (num_classes, num_classes, num_groups)]
+
+
 @pytest.mark.parametrize(("figure", "agg"), [(deo_m, "worst_case"), (deo_a, "mean")])
 def test_on_two_classes_deo_is_fairlearns_equalized_odds(figure, agg):
-    generator = torch.Generator().manual_seed(3)
-    predictions, labels = (torch.randint(2, (400,), generator=generator) for _ in range(2))
-    groups = torch.randint(3, (400,), generator=generator)
+    predictions, labels, groups = random_answers(2, 3)
     theirs = equalized_odds_difference(
         labels.numpy(), predictions.numpy(), sensitive_features=groups.numpy(), agg=agg
     )
     assert figure(accuracy_table(predictions, labels, groups, 2, 3)) == pytest.approx(theirs, abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_on_two_classes_parity_and_opportunity_are_fairlearns(seed):
+    predictions, labels, groups = random_answers(2, 4, seed)
+    numbers = dict(y_true=labels.numpy(), y_pred=predictions.numpy(), sensitive_features=groups.numpy())
+    parity = demographic_parity(predictions, groups, 2, 4)
+    opportunity = equal_opportunity(accuracy_table(predictions, labels, groups, 2, 4))
+    assert parity == pytest.approx(demographic_parity_difference(**numbers), abs=1e-12)
+    assert opportunity == pytest.approx(equal_opportunity_difference(**numbers), abs=1e-12)
+
+
+def test_a_groups_accuracy_counts_its_images_not_its_classes():
+    labels = torch.tensor([0] * 8 + [1] * 2 + [0, 1])
+    groups = torch.tensor([0] * 10 + [2, 2])               # group 1 has no image
+    predictions = torch.zeros(12, dtype=torch.int64)
+    assert worst_group(predictions, labels, groups, 3) == 0.5
+    assert worst_group(predictions[:10], labels[:10], groups[:10], 3) == 0.8
+
+
+def test_parity_is_the_largest_difference_between_how_often_groups_get_a_class():
+    groups = torch.tensor([0] * 4 + [1] * 4)
+    predictions = torch.tensor([0, 0, 1, 2, 0, 1, 1, 1])
+    table = prediction_table(predictions, groups, 3, 3)
+    assert table[:2].tolist() == [[0.5, 0.25, 0.25], [0.25, 0.75, 0]] and table[2].isnan().all()
+    assert demographic_parity(predictions, groups, 3, 3) == 0.5
+
+
+def test_equal_opportunity_is_the_gap_of_the_second_of_two_classes():
+    assert equal_opportunity(torch.tensor([[0.1, 0.9], [0.8, 0.6]]).double()) == pytest.approx(0.3)
+    assert math.isnan(equal_opportunity(torch.tensor([[0.1, 0.9, 1.0], [0.8, 0.6, 1.0]]).double()))
+
+
+def test_figures_survive_being_written_where_they_are_undefined():
+    predictions, labels, groups = random_answers(3, 2)
+    figures = fairness_figures(predictions, labels, groups.clamp(max=0), 3, 2)      # the second group is empty
+    assert math.isnan(figures["equal_opportunity"]) and math.isnan(figures["table"][1][0])
+    assert repr(restored(jsonable(figures))) == repr(figures)
+
+
 def test_summary_has_mean_sample_std_and_number_of_networks():
-    figures = [{"accuracy": 90.0, "table": [[80.0, 100.0]]}, {"accuracy": 94.0, "table": [[90.0, 100.0]]}]
+    figures = [{"accuracy": 90.0, "table": [[80.0, NAN]]}, {"accuracy": 94.0, "table": [[90.0, NAN]]}]
     summary = summarise(figures)
     assert summary["accuracy"] == {"mean": 92, "std": pytest.approx(8**0.5), "n": 2}
-    assert summary["table"] == [[85, 100]]
-    assert summarise(figures[:1])["accuracy"]["std"] is None
+    assert repr(summary["table"]) == repr([[85.0, NAN]])
+    assert repr(summary["table_std"]) == repr([[50.0**0.5, NAN]])
+    assert summarise(figures[:1])["accuracy"]["std"] is None and summarise(figures[:1])["table_std"] is None
 
 
 def test_empty_cells_are_named():
