@@ -64,6 +64,7 @@ def evaluate(args, data, sets, make_network):
         notes = [f"networks trained on {args.trained_on}", *data.notes, report.cell_range("test", data.test)]
         run.log("\n".join(notes))
         if run.results is None:
+            run.begin(args, data.split)
             real, test = data.train.to(args.device), data.test.to(args.device)
             task = Task(run, args, real, test, make_network, args.model, [])
             for number, images in sets.items():
