@@ -36,6 +36,7 @@ from fairdd.training import network_for
 
 REAL_EPOCHS = 30            # passes over all real images, which are hundreds of times as many as synthetic ones;
 REAL_EPOCHS_EMBEDDED = 300  # but not here
+SPLIT = ("dataset", "data_seed", "target_attr", "protected_attr")        # they decide which images are tested
 ALSO = ("method", "epoch_eval_augmented", "Iteration")      # what a recipe and the keys of networks depend on besides
 OWN = ("device", "save_path", "restart")                    # not taken from the run
 
@@ -100,7 +101,17 @@ def parse(find_network, get_eval_pool, argv):
     args.device = resolve_device(args.device)
     args.save_path = args.save_path or default_folder(args)
     args.trained_on = trained_on(args, flags)
+    if is_run(args) and args.data == "synthetic":
+        warn_of_another_split(args, flags)
     return args
+
+
+def warn_of_another_split(args, flags):
+    """Say that a run may have learned from what are test images now."""
+    others = [f"--{name}" for name in SPLIT if getattr(args, name) != flags.get(name)]
+    if others:
+        print(f"warning: {', '.join(others)} not as in the run; where a data set has no test part of its own "
+              "(UTKface), test images may be among those the run learned from")
 
 
 def refuse_contradictions(given):

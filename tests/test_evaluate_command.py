@@ -136,6 +136,13 @@ def test_flags_come_from_the_command_then_the_run_then_the_entry(run):
     assert (file.model, file.epoch_eval_train, file.num_eval, file.seed) == (["ConvNet"], 1000, 10, 0)
 
 
+def test_another_split_than_the_runs_is_warned_of(run, capsys):
+    flags_for(run, "--data_seed", "3")
+    assert "--data_seed not as in the run" in capsys.readouterr().out
+    flags_for(run, "--num_eval", "9")
+    assert not capsys.readouterr().out
+
+
 def test_real_images_have_epochs_of_their_own(run):
     assert flags_for(run, "--data", "real", "--dataset", "UTKface").epoch_eval_train == evaluate.REAL_EPOCHS
     assert flags_for(run, "--data", "real").epoch_eval_train == evaluate.REAL_EPOCHS_EMBEDDED

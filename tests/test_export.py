@@ -16,7 +16,8 @@ import main_DM
 from fairdd import evaluate, export, saved
 
 USE = (Path(__file__).parent.parent / "docs" / "use.md").read_text()
-SMALL = ["--Iteration", "10", "--ipc", "5", "--num_eval", "4", "--epoch_eval_train", "60", "--model", "ConvNetD2W32"]
+SMALL = ["--Iteration", "5", "--lr_img", "1", "--skew", "0.1", "--num_eval", "4", "--epoch_eval_train", "200",
+         "--model", "MLP"]     # which, having no norms, notices images on a wrong scale: 20 points less
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_the_lines_of_the_document_train_a_network_as_good_as_the_runs(run):
     names = {}
     exec(lines, names)
     of_run = json.loads((run / "results.json").read_text())["accuracy"]
-    assert of_run["mean"] > 30                                      # far from chance: the comparison says something
+    assert of_run["mean"] > 60                                      # far from chance: the comparison says something
     assert abs(names["accuracy"] - of_run["mean"]) < 4 * max(of_run["std"], 1)
 
 
@@ -75,7 +76,7 @@ def test_a_folder_is_read_in_the_order_of_labels_with_every_pixel_rounded(run, t
     assert (images - pixels.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
     assert (pixels < 0).any() and (pixels > 1).any()                # so something was clamped
     rows = (tmp_path / "out" / "labels.csv").read_text().splitlines()
-    assert rows[0] == "path,label,class" and rows[-1] == "9_nine/00049.png,9,nine" and len(rows) == 51
+    assert rows[0] == "path,label,class" and rows[-1] == "9_nine/00099.png,9,nine" and len(rows) == 101
     info = json.loads((tmp_path / "out" / "info.json").read_text())
     assert info["flags"]["align"] == "fairdd" and info["class_names"][9] == "nine" and len(info["mean"]) == 3
 
@@ -121,7 +122,7 @@ def test_an_export_replaces_its_own_images_and_touches_no_other(run, tmp_path, c
     (out / "notes.txt").write_text("mine")
     Path(out / "9_nine" / "mine.png").write_text("mine")
     assert "mine.png was not written by an export" in refused(capsys, run, out, "--format", "folder", "--overwrite")
-    assert len(list(out.glob("*/*.png"))) == 51
+    assert len(list(out.glob("*/*.png"))) == 101
     (out / "9_nine" / "mine.png").unlink()
     (out / "0_zero").rename(out / "00_other")                       # as an export of other classes would have named it
     (out / "labels.csv").write_text((out / "labels.csv").read_text().replace("0_zero", "00_other"))
