@@ -5,6 +5,7 @@ setting that shows the effect in minutes on two CPU cores. `parse` prints nothin
 """
 
 import argparse
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -141,6 +142,8 @@ def add_run(add):
         help="iterations between saved states (also every two minutes); default: %(default)s")
     add("--restart", action="store_true", help="move what --save_path holds aside and begin anew")
     add("--seed", type=whole(0), default=0, help="of every draw that is not the data set's; default: %(default)s")
+    add("--tensorboard", action="store_true",
+        help="also write event files for TensorBoard (pip install tensorboard)")
     add("--device", default="auto", help="cpu, cuda or cuda:N; default: cuda where there is one")
 
 
@@ -167,6 +170,8 @@ def refuse_contradictions(args):
     """Flags that cannot both be meant."""
     if args.FairDD and args.align not in (None, "fairdd"):
         raise UserError(f"--FairDD means --align fairdd, but --align {args.align} was given too; drop one of them")
+    if args.tensorboard and not find_spec("tensorboard"):
+        raise UserError("--tensorboard needs a package that is not here: pip install tensorboard")
     if args.method == "DM" and args.dis_metric != "ours":
         raise UserError(f"--dis_metric {args.dis_metric} compares gradients; DM compares embeddings, use main_DC.py")
     if args.method == "DC" and args.dsa_strategy not in (None, "none"):

@@ -22,8 +22,9 @@ from fairdd.datasets.grouped import denormalise
 from fairdd.errors import UserError
 from fairdd.lock import only_writer
 
-SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart"}    # flags that do not change what is computed
+SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart", "tensorboard"}     # flags that change nothing
 FLAGS, RESULTS, SYNTHETIC, TIME = "flags.json", "results.json", "synthetic.pt", "time.json"
+DATA, EMBEDDING, EVENTS = "data.json", "embedding.json", "tensorboard"
 LARGE_ENOUGH = 64           # pixels per side of an image in a picture
 EVALUATIONS, NETWORKS, LOG = "evaluations.jsonl", "networks.jsonl", "log.txt"
 
@@ -69,7 +70,8 @@ class Run:
 
     def _move_aside(self):
         """Everything the folder holds goes to earlier-1, earlier-2, ..."""
-        files = [path for path in self.folder.iterdir() if path.is_file() and path.name != ".lock"]
+        files = [path for path in self.folder.iterdir()
+                 if path.name == EVENTS or (path.is_file() and path.name != ".lock")]
         number = 1
         while (aside := self.folder / f"earlier-{number}").exists():
             number += 1
@@ -129,15 +131,17 @@ class Run:
         self._write(SYNTHETIC, buffer.getvalue())
 
     def save_picture(self, name, images, ipc, mean, std):
-        """A grid of images (M, C, H, W), one row per class; small ones enlarged, so that one sees them."""
+        """A grid of images (M, C, H, W), one row per class; small ones enlarged, so that one sees them. -> the grid"""
         from torchvision.utils import make_grid, save_image  # here, because it takes seconds to import
 
         buffer = BytesIO()
         images = denormalise(images, mean, std)
         factor = max(1, LARGE_ENOUGH // images.shape[-1])
         images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-        save_image(make_grid(images, nrow=ipc), buffer, format="png")
+        grid = make_grid(images, nrow=ipc)
+        save_image(grid, buffer, format="png")
         self._write(name, buffer.getvalue())
+        return grid
 
     def _append(self, name, content):
         with open(self.folder / name, "a") as file:
@@ -150,6 +154,10 @@ class Run:
 
 
 PLACE = ("experiment", "iteration", "model", "network")
+
+
+def picture_name(experiment, iteration):
+    return f"experiment{experiment}_iteration{iteration:05d}.png"
 
 
 def place_of(line):
