@@ -64,6 +64,11 @@ class Setting:
         """The mean accuracy of each cell. -> (G, C) array, NaN where a network has none"""
         return np.mean([network["table"] for network in self.networks(model).values()], 0)
 
+    @property
+    def num_evaluations(self):
+        """At how many iterations its runs were evaluated."""
+        return len({iteration for run in self.runs for _, iteration, _ in run.evaluations})
+
     def course(self, figure, model):
         """mean and std of a figure at every evaluated iteration. -> iterations, means, stds (0 for a single network)"""
         found = {}

@@ -19,7 +19,7 @@ from fairdd.augment import Draws, augment
 from fairdd.datasets import get_dataset
 from fairdd.datasets.grouped import GroupedImages
 from fairdd.errors import UserError
-from fairdd.events import NOTHING, add_scalars, recorder
+from fairdd.events import Nothing, add_scalars, recorder
 from fairdd.fairness import summarise
 from fairdd.flags import Flags
 from fairdd.outcome import field_format, results, view
@@ -56,7 +56,8 @@ def distill_one(task, update, experiment, syn, first):
     """Distil one synthetic set: from its start, or from where it was stopped (iteration first), to the last update."""
     args, key = task.args, (task.args.seed, "experiment", experiment)
     saved_at = time.monotonic()
-    bar = tqdm(range(first, args.Iteration + 1), f"{args.method} {args.align}", disable=None)
+    bar = tqdm(range(first, args.Iteration + 1), f"{args.method} {args.align}", args.Iteration, initial=first,
+               disable=None)
     for iteration in bar:
         task.here = dict(experiment=experiment, iteration=iteration, **syn.state())
         is_last = iteration == args.Iteration
@@ -149,7 +150,7 @@ class Task:
     eval_pool: list
     sets: list
     here: dict = field(default_factory=dict)
-    events: object = NOTHING
+    events: object = field(default_factory=Nothing)
 
     def __post_init__(self):
         self._rows = [(self.real.labels == label).nonzero().flatten() for label in range(self.real.num_classes)]

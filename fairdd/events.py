@@ -1,7 +1,6 @@
 """Event files for TensorBoard, beside what a run always leaves: losses, figures and pictures, with --tensorboard."""
 
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import torch
 
@@ -10,11 +9,13 @@ from fairdd.runs import EVENTS
 SHOWN = ("accuracy", "DEO_M", "DEO_A")
 
 
-def ignore(*_args):
-    """Record nothing."""
+class Nothing:
+    """Takes what a writer of event files takes, and keeps nothing."""
 
+    def add_scalar(self, *_args):
+        pass
 
-NOTHING = SimpleNamespace(add_scalar=ignore, add_image=ignore, flush=ignore)
+    add_image = flush = add_scalar
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def recorder(args, folder, experiment, first):
     no curve doubles back.
     """
     if not args.tensorboard:
-        yield NOTHING
+        yield Nothing()
         return
     from torch.utils.tensorboard import SummaryWriter  # here, because it is not a requirement
 

@@ -28,7 +28,6 @@ def page(comparisons):
 </head>
 <body>
 <h1>FairDD report</h1>
-<p>{escape(tables.NOTE)}</p>
 {body}
 </body>
 </html>
@@ -38,18 +37,20 @@ def page(comparisons):
 def sections(comparison):
     """The parts of a comparison, each with a sentence on how to read it. -> yields HTML"""
     settings = comparison.settings
+    numbered = list(enumerate(settings))        # so that each keeps its sign in every plot
     yield f"<h2>{escape(comparison.title)}</h2>"
-    yield table([tables.HEAD, *tables.rows(comparison)])
+    yield from figures_and_changes(list(tables.rows(comparison)))
     yield other_figures(settings)
     yield part("Accuracy against fairness", "Every point is a run, its bars one standard deviation over its networks; "
-               "the lower right corner is accurate and fair.", keys(settings), plot(plots.trade_off(settings)))
+               "the lower right corner is accurate and fair.", keys(numbered),
+               row([plots.trade_off(numbered)], "plots"))
     yield part("Synthetic images", "At most ten images of each class (a row) at the start and at the end of the first "
                "seed's run: look for colours or faces of the majority group taking over.",
-               row(before_and_after(settings, picture)))
-    yield part("Accuracy of each (group, class)", "In percent, the mean over networks: a fair set has columns of one "
-               "colour, since no group is served worse than another.",
+               row(before_and_after(settings, picture), "pictures"))
+    yield part("Accuracy of each (group, class)", "In percent, the mean over networks, from 0 (dark blue) to 100 "
+               "(yellow): a fair set has columns of one colour, since no group is served worse than another.",
                row(named(setting.name, heat_map(setting)) for setting in settings))
-    yield courses([setting for setting in settings if len(setting.course("DEO_A", setting.models[0])[0]) > 1])
+    yield courses([(number, setting) for number, setting in numbered if setting.num_evaluations > 1])
     yield planes(settings)
     yield cell_counts(settings)
     yield part("Runs", "How each was made, and the command that makes it again.",
@@ -58,6 +59,17 @@ def sections(comparison):
 
 def part(title, how_to_read, *content):
     return "\n".join([f"<h3>{title}</h3>", f"<p>{how_to_read}</p>", *content])
+
+
+def figures_and_changes(rows):
+    """The table of every run, and the one of those that have vanilla runs to be compared with. rows: as under HEAD"""
+    end = len(tables.NAMES + tables.FIGURES)
+    yield f"<p>{escape(tables.FIGURES_NOTE)}</p>"
+    yield table([tables.NAMES + tables.FIGURES, *(row[:end] for row in rows)])
+    changed = [row[:2] + row[end:] for row in rows if row[end] != tables.NONE]
+    if changed:
+        head = tables.NAMES + tables.CHANGES
+        yield part("Change against vanilla", escape(tables.CHANGES_NOTE), table([head, *changed]))
 
 
 def other_figures(settings):
@@ -73,16 +85,17 @@ def other_figures(settings):
 
 def figure_cell(setting, name, model):
     """A figure in words, if the setting's networks have it."""
-    return tables.cell(setting.summary(name, model)) if name in setting.figures(model) else "–"
+    return tables.cell(setting.summary(name, model)) if name in setting.figures(model) else tables.NONE
 
 
-def courses(settings):
+def courses(numbered):
     """Figures over iterations, of the settings that were evaluated on the way."""
-    if not settings:
+    if not numbered:
         return ""
-    drawn = [plot(plots.course(settings, name)) for name in ("DEO_A", "accuracy")]
+    drawn = [plots.course(numbered, name) for name in ("DEO_A", "accuracy")]
     return part("On the way", "Mean over networks at each evaluated iteration, its bars one standard deviation: "
-                "a curve that is still moving at its end asks for more iterations.", keys(settings), row(drawn))
+                "a curve that is still moving at its end asks for more iterations.", keys(numbered),
+                row(drawn, "plots"))
 
 
 def planes(settings):
@@ -98,10 +111,10 @@ def planes(settings):
     def draw(run, last):
         return plots.plane(run.view, last, run.group_names, limits)
 
-    return part("Real and synthetic images", "What one random network sees, in the plane of its first two "
-                f"principal components ({100 * first.view['share']:.0f} % of the variance): dots are real images coloured by "
-                "group, diamonds the synthetic ones; fair ones lie among every group, not in the majority's cloud.",
-                f"<div>{groups}</div>", row(before_and_after(settings, draw, "plot")))
+    return part("Real and synthetic images", "What one random network sees, in the plane that shows most "
+                f"({100 * first.view['share']:.0f} % of the variance): dots are real images coloured by group, "
+                "diamonds the synthetic ones; fair ones of a class lie between all groups, not inside its majority.",
+                f"<div>{groups}</div>", row(before_and_after(settings, draw), "plots"))
 
 
 def cell_counts(settings):
@@ -126,7 +139,7 @@ def of_run(setting, run):
             f"{table([['flag or version', 'value'], *facts])}</details>")
 
 
-def before_and_after(settings, draw, kind=""):
+def before_and_after(settings, draw):
     """What draw(run, last) makes of each setting's first run at its start and at its end; equal starts stand once."""
     found = {}
     for last in (False, True):
@@ -135,7 +148,7 @@ def before_and_after(settings, draw, kind=""):
             content = draw(setting.runs[0], last) if last or not is_start else None
             if content:
                 found.setdefault((last or is_start, content), []).append(setting.name)
-    return [named(("" if last else "start: ") + ", ".join(names), content, kind)
+    return [named(("" if last else "start: ") + ", ".join(names), content)
             for (last, content), names in found.items()]
 
 
@@ -170,22 +183,19 @@ def table(lines):
     return f'<div class="scroll"><table><tr><th>{"</th><th>".join(head)}</th></tr>\n{rows}</table></div>'
 
 
-def keys(settings):
+def keys(numbered):
     """Which sign is which setting."""
-    return "".join(swatch(*plots.key(number), setting.name) for number, setting in enumerate(settings))
+    return "".join(swatch(*plots.key(number), setting.name) for number, setting in numbered)
 
 
 def swatch(glyph, colour, name, kind=""):
     return f'<span class="key"><b class="{kind}" style="color:{colour}">{glyph}</b>{escape(name)}</span>'
 
 
-def named(name, content, kind=""):
-    return f'<figure class="{kind}"><figcaption>{escape(name)}</figcaption>{content}</figure>'
+def named(name, content):
+    return f'<figure><figcaption>{escape(name)}</figcaption>{content}</figure>'
 
 
-def plot(content):
-    return f'<figure class="plot">{content}</figure>'
-
-
-def row(content):
-    return f'<div class="row">{"".join(content)}</div>'
+def row(content, kind="row"):
+    """Things side by side, as far as the screen is wide enough."""
+    return f'<div class="{kind}">{"".join(content)}</div>'

@@ -19,20 +19,20 @@ STYLE = {
 }
 
 
-def trade_off(settings):
-    """Accuracy against DEO_A, every run a point with the spread of its networks. -> SVG"""
+def trade_off(numbered):
+    """Accuracy against DEO_A, every run a point with its networks' spread. numbered: (number, setting) pairs. -> SVG"""
     figure, axes = panel("accuracy, %", "DEO_A, % (0 is fair)")
-    for number, setting in enumerate(settings):
+    for number, setting in numbered:
         for summary in setting.of_each_run():
             x, y = summary["accuracy"], summary["DEO_A"]
             axes.errorbar(x["mean"], y["mean"], y["std"] or 0, x["std"] or 0, ms=7, capsize=3, **line(number))
     return svg(figure, "accuracy against DEO_A of every run")
 
 
-def course(settings, name):
+def course(numbered, name):
     """A figure over iterations, with the spread over networks. -> SVG"""
     figure, axes = panel("iteration", f"{name}, %")
-    for number, setting in enumerate(settings):
+    for number, setting in numbered:
         iterations, means, stds = setting.course(name, setting.models[0])
         axes.errorbar(iterations, means, stds, lw=1.5, ms=5, capsize=3, **line(number))
     return svg(figure, f"{name} over iterations")

@@ -6,18 +6,24 @@ import math
 
 from fairdd.comparison import COMPARED, COVERAGE, RESAMPLES, change
 
-HEAD = ["run", "tested with", "sets", "networks", *COMPARED, "pairs", *(f"change of {name}" for name in COMPARED)]
+NAMES, FIGURES = ["run", "tested with"], ["sets", "networks", *COMPARED]
+CHANGES = ["pairs", *(f"change of {name}" for name in COMPARED)]
+HEAD = NAMES + FIGURES + CHANGES
 CSV_HEAD = ["comparison", "run", "tested_with", "figure", "mean", "std", "networks", "sets", "change", "low", "high",
             "pairs", "folders"]
-NOTE = (
-    "All figures in percent: mean ± standard deviation over the networks of all synthetic sets; 0 is fair for DEO_M "
-    "and DEO_A. Change: the difference from the vanilla runs of the same flags, over the pairs of synthetic sets that "
-    "have the same seed and experiment (and so began from the same images) and, within a pair, over the networks of "
-    f"the same number (which began from the same weights). In brackets its {COVERAGE} % bootstrap interval: "
-    f"{RESAMPLES:,} times, as many pairs of sets as there are are drawn with replacement, and of each drawn pair as "
-    f"many pairs of networks; the interval holds the middle {COVERAGE} % of the means. With one pair of sets it covers "
+FIGURES_NOTE = (
+    "In percent: mean ± standard deviation over the networks of all synthetic sets. DEO_M and DEO_A are gaps between "
+    "groups: 0 is fair."
+)
+CHANGES_NOTE = (
+    "Change: the difference from the vanilla runs of the same flags, over the pairs of synthetic sets that have the "
+    "same seed and experiment (and so began from the same images) and, within a pair, over the networks of the same "
+    f"number (which began from the same weights). In brackets its {COVERAGE} % bootstrap interval: {RESAMPLES:,} "
+    "times, pairs of sets are drawn with replacement, as many as there are, and of each drawn pair as many pairs of "
+    f"networks as it has; the interval holds the middle {COVERAGE} % of the means. With one pair of sets it covers "
     "networks only, and with few it is too narrow: it cannot know how much a set of another seed would differ."
 )
+NONE = "–"          # in a cell that has no number
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
          **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
 
@@ -62,7 +68,7 @@ def rows(comparison):
         for model in setting.models:
             summaries = [setting.summary(name, model) for name in COMPARED]
             changes = [change(setting, vanilla, name, model) for name in COMPARED]
-            pairs = str(changes[0].pairs) if changes[0] else "–"
+            pairs = str(changes[0].pairs) if changes[0] else NONE
             yield [setting.name, model, str(setting.num_sets(model)), str(summaries[0]["n"]), *map(cell, summaries),
                    pairs, *map(change_cell, changes)]
 
@@ -70,7 +76,7 @@ def rows(comparison):
 def change_cell(change):
     """+56.20 [+50.10, +60.30]"""
     if change is None:
-        return "–"
+        return NONE
     if math.isnan(change.mean):
         return "undefined"
     between = "" if change.low is None else f" [{change.low:+.2f}, {change.high:+.2f}]"
@@ -79,7 +85,7 @@ def change_cell(change):
 
 def markdown(comparisons):
     """A section with a table for each comparison."""
-    lines = ["# Report", "", NOTE, ""]
+    lines = ["# Report", "", FIGURES_NOTE, "", CHANGES_NOTE, ""]
     for comparison in comparisons:
         table = [HEAD, ["---", "---"] + ["---:"] * (len(HEAD) - 2), *rows(comparison)]
         lines += [f"## {markdown_text(comparison.title)}", ""]
@@ -96,7 +102,7 @@ def markdown_text(text):
 
 def latex(comparisons):
     """A tabular for each comparison: \\input the file; it needs no package."""
-    lines = ["% " + NOTE]
+    lines = ["% " + FIGURES_NOTE, "% " + CHANGES_NOTE]
     for comparison in comparisons:
         lines += ["", "% " + latex_text(comparison.title), r"\begin{tabular}{ll" + "r" * (len(HEAD) - 2) + "}"]
         lines += [r"\hline", latex_row(HEAD, latex_text), r"\hline"]
@@ -117,7 +123,7 @@ def latex_text(text):
 def latex_number(text):
     """A cell with numbers in maths, so that a minus is one."""
     if not any(map(str.isdigit, text)):
-        return "--" if text == "–" else text
+        return "--" if text == NONE else text
     return "$" + text.replace(" ± ", r" \pm ").replace(" [", r"\ [") + "$"
 
 
