@@ -145,7 +145,8 @@ def full_name(pool, alike):
 def run_name(flags):
     """What a run is, in a reader's words."""
     if flags["Iteration"] == 0:
-        return {"real": "random real images", "balanced": "group-balanced real images", "noise": "noise"}[flags["init"]]
+        starts = {"real": "random real images", "balanced": "group-balanced real images"}
+        return starts.get(flags["init"], flags["init"])
     names = {"vanilla": flags["method"], "fairdd": f"{flags['method']} + FairDD"}
     return names.get(flags["align"], f"{flags['method']} + {flags['align']}")
 

@@ -34,7 +34,7 @@ def write_run(folder, *experiments, seed=0, **flags):
              "num_exp": len(experiments), "num_eval": len(experiments[0]), "align": "vanilla", "seed": seed} | flags
     given["FairDD"] = given["align"] == "fairdd"
     lines = [{"experiment": number, "iteration": given["Iteration"], "model": "ConvNet",
-              "networks": [network(accuracy, worst_cell=accuracy / 3) for accuracy in accuracies]}
+              "networks": [network(accuracy, worst_cell=accuracy / 3, undefined=None) for accuracy in accuracies]}
              for number, accuracies in enumerate(experiments)]
     names = {"class_names": ["plain", NASTY], "group_names": [NASTY, "other"]}
     folder.mkdir(parents=True)
@@ -118,8 +118,9 @@ def numbers(text):
 def test_every_format_says_the_same_numbers(folders, tmp_path):
     _, markdown, csv_path, latex = report.write(folders, tmp_path / "out")
     rows = csv_rows(csv_path)
-    assert {row["figure"] for row in rows} == {*COMPARED, "worst_cell"} and rows[-1]["comparison"].startswith(NASTY)
+    assert {row["figure"] for row in rows} == {*COMPARED, "worst_cell", "undefined"} and rows[-1]["comparison"].startswith(NASTY)
     ours = {row["figure"]: row for row in rows if row["run"] == "DM + FairDD"}
+    assert ours["undefined"]["mean"] == ours["undefined"]["low"] == ""
     found = [float(ours[name][value]) for name in COMPARED for value in ("mean", "std")]
     found += [float(ours[name][value]) for name in COMPARED for value in ("change", "low", "high")]
     for path, start in ((markdown, "| DM + FairDD |"), (latex, "DM + FairDD &")):
