@@ -12,7 +12,7 @@ PUBLISHED = [
 ]
 NEW = [
     "align", "seed", "data_seed", "device", "eval_every", "target_attr", "protected_attr", "skew", "im_size",
-    "skip_bad_images", "save_every", "restart",
+    "skip_bad_images", "save_every", "restart", "tensorboard",
 ]
 DERIVED = ["outer_loop", "inner_loop", "epoch_eval_augmented"]
 
