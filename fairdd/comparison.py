@@ -16,8 +16,9 @@ from fairdd.seeds import numpy_generator
 
 POOLED = SAME_RUN | {"seed", "num_exp", "eval_every"}       # flags in which runs of one setting may differ
 ALIGNMENT = {"align", "FairDD"}
-DATA_AND_SIZE = ("dataset", "target_attr", "protected_attr", "skew", "im_size", "data_seed", "model", "ipc")
-IN_A_NAME = {"method", "align", "FairDD", "init", "Iteration"}
+DATA = ("dataset", "labels", "target_attr", "protected_attr", "skew", "im_size", "data_seed")
+IN_A_NAME = {"method", "align", "FairDD", "init", "Iteration", "trained_on", "images"}
+PUBLISHED = {"data_seed": 30}       # not worth a word
 COMPARED = ("accuracy", "DEO_M", "DEO_A")
 RESAMPLES, COVERAGE = 10_000, 95
 
@@ -88,19 +89,18 @@ class Comparison:
 
     def vanilla(self, setting):
         """The vanilla runs that differ from a setting in nothing but the alignment, or None."""
-        if setting.flags["align"] == "vanilla":
+        if setting.flags.get("align") == "vanilla":
             return None
         wanted = setting_key(setting.flags, POOLED | ALIGNMENT)
-        return next((other for other in self.settings if other.flags["align"] == "vanilla"
+        return next((other for other in self.settings if other.flags.get("align") == "vanilla"
                      and setting_key(other.flags, POOLED | ALIGNMENT) == wanted), None)
 
     @property
     def title(self):
-        flags = self.settings[0].flags
-        words = [f"{name} {flags[name]}" for name in DATA_AND_SIZE[1:-2] if flags.get(name) is not None]
-        if flags.get("data_seed") == 30:        # as published
-            words.remove("data_seed 30")
-        return ", ".join([flags["dataset"], *words, flags["model"], f"ipc {flags['ipc']}"])
+        flags, models = self.settings[0].flags, self.settings[0].flags["model"]
+        words = [f"{name} {flags[name]}" for name in DATA[1:] if flags.get(name) not in (None, PUBLISHED.get(name))]
+        size = [f"ipc {flags['ipc']}"] if "ipc" in flags else []
+        return ", ".join([f"{flags['dataset']} {place(flags)}".strip(), *words, models if isinstance(models, str) else " ".join(models), *size])
 
 
 @dataclass(frozen=True)
@@ -121,29 +121,42 @@ def read_comparisons(folders):
     """The runs in these folders, sorted out. -> list of Comparison. Raises UserError if a run is not whole."""
     folders = {folder.resolve(): folder for folder in folders}.values()     # a folder named twice counts once
     runs = [read_run(folder) for folder in folders]
-    parts = grouped(runs, lambda run: [run.flags.get(name) for name in DATA_AND_SIZE])
+    parts = grouped(runs, comparison_key)
     return [Comparison(named_settings(part)) for part in parts]
+
+
+def comparison_key(run):
+    """What runs must have in common to be compared: the data, the network, the number of images per class."""
+    flags = run.flags
+    return [flags.get(name) for name in (*DATA, "model", "ipc")], place(flags), run.class_names, run.group_names
+
+
+def place(flags):
+    """Where the images lie, if that says which they are: for a folder of one's own."""
+    return str(flags.get("data_path")) if flags["dataset"] == "Folder" else ""
 
 
 def named_settings(runs):
     """Runs of one comparison as settings, in the order of control, vanilla, others. -> list of Setting"""
     pools = grouped(runs, lambda run: setting_key(run.flags, POOLED))
-    pools.sort(key=lambda pool: (pool[0].flags["Iteration"] > 0, pool[0].flags["align"] != "vanilla"))
+    pools.sort(key=lambda pool: (pool[0].flags["Iteration"] > 0, pool[0].flags.get("align") != "vanilla"))
     alike = grouped(pools, lambda pool: run_name(pool[0].flags))
     return [Setting(full_name(pool, next(pools for pools in alike if pool in pools)), pool) for pool in pools]
 
 
 def full_name(pool, alike):
-    """The name of runs, and in brackets the flags in which others of this name differ."""
+    """The name of runs, and in brackets the flags in which others of this name differ, or else where they are."""
     flags = pool[0].flags
     differing = [name for name in flags if name not in POOLED | IN_A_NAME | {"save_path"}
                  and any(other[0].flags.get(name) != flags[name] for other in alike)]
-    words = ", ".join(f"{name} {flags[name]}" for name in differing)
+    words = ", ".join(f"{name} {flags[name]}" for name in differing) or (str(pool[0].folder) if len(alike) > 1 else "")
     return run_name(flags) + (f" ({words})" if words else "")
 
 
 def run_name(flags):
     """What a run is, in a reader's words."""
+    if "trained_on" in flags:       # an evaluation
+        return flags["trained_on"]
     if flags["Iteration"] == 0:
         starts = {"real": "random real images", "balanced": "group-balanced real images"}
         return starts.get(flags["init"], flags["init"])

@@ -14,8 +14,10 @@ from PIL import Image
 from fairdd.errors import UserError
 from fairdd.runs import DATA, EMBEDDING, EVALUATIONS, FLAGS, RESULTS, SAME_RUN, picture_name
 
-TEXTS, NUMBERS = ("method", "dataset", "align", "init", "model"), ("ipc", "Iteration", "seed", "num_exp", "num_eval")
+TEXTS, NUMBERS = ("method", "dataset"), ("Iteration", "seed", "num_eval")
+TEXTS_OF_A_RUN, NUMBERS_OF_A_RUN = ("align", "init", "model"), ("ipc", "num_exp")       # an evaluation lacks them
 DERIVED = {"FairDD", "outer_loop", "inner_loop", "epoch_eval_augmented"}    # flags that follow from others
+NO_FLAGS = {"method", "Iteration", "source", "images", "trained_on"}        # of an evaluation, kept beside its flags
 DAMAGE = (OSError, SyntaxError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError,
           Image.DecompressionBombError)          # what readers raise on a file that is not what it should be
 
@@ -51,7 +53,12 @@ class FinishedRun:
         """The first experiment's first or last picture, at most 10 x 10 images of it. -> PNG bytes, None if missing"""
         iteration = self.flags["Iteration"] if last else 0
         path = self.folder / picture_name(0, iteration)
-        return cropped(path, self.flags["ipc"]) if path.exists() else None
+        return None if self.is_evaluation or not path.exists() else cropped(path, self.flags["ipc"])
+
+    @property
+    def is_evaluation(self):
+        """Whether it only tested a saved set, or real images: nothing was distilled."""
+        return "trained_on" in self.flags
 
     def command(self):
         """What repeats the run, in a folder of its own choice."""
@@ -60,11 +67,15 @@ class FinishedRun:
             del flags["epoch_eval_train"]       # it was not given: given, it would hold for both
         if self.flags.get("data_path", "data") != "data":
             flags["data_path"] = self.flags["data_path"]
-        words = ["python", "main_DM.py" if flags["method"] == "DM" else "main_DC.py"]
+        words = ["main_DM.py" if flags["method"] == "DM" else "main_DC.py"]
+        if self.is_evaluation:
+            words = ["-m", "fairdd.evaluate", *filter(None, [self.flags.get("source")])]
+            flags = {name: value for name, value in flags.items() if name not in NO_FLAGS}
         for name, value in flags.items():
             if value is not None and value is not False:
-                words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        return shlex.join(words)
+                values = [] if value is True else value if isinstance(value, list) else [value]
+                words += [f"--{name}", *map(str, values)]
+        return shlex.join(["python", *words])
 
 
 def read_run(folder):
@@ -87,9 +98,10 @@ def read_run(folder):
 def check_complete(run):
     """Every experiment must have been evaluated at its end, with every network."""
     flags = run.flags
+    experiments = {experiment for experiment, _, _ in run.evaluations} if run.is_evaluation else range(flags["num_exp"])
     for model in dict.fromkeys([run.model, *run.models]):
         there = run.final(model)
-        for experiment, number in product(range(flags["num_exp"]), range(flags["num_eval"])):
+        for experiment, number in product(experiments, range(flags["num_eval"])):
             if (experiment, number) not in there:
                 raise UserError(f"{run.folder / EVALUATIONS} is damaged: it lacks network {number} of {model}, "
                                 f"experiment {experiment}, iteration {flags['Iteration']}")
@@ -122,7 +134,8 @@ def read_optional(path, make):
 
 def flags_and_versions(content):
     flags = content["flags"]
-    for names, kind, words in ((TEXTS, str, "text"), (NUMBERS, int, "a whole number")):
+    texts, numbers = (TEXTS, NUMBERS) if "trained_on" in flags else (TEXTS + TEXTS_OF_A_RUN, NUMBERS + NUMBERS_OF_A_RUN)
+    for names, kind, words in ((texts, str, "text"), (numbers, int, "a whole number")):
         for name in names:
             require(type(flags[name]) is kind, f"the flag {name} is {flags[name]!r}, not {words}")
     return flags, {str(name): str(value) for name, value in content["versions"].items()}

@@ -44,9 +44,7 @@ def sections(comparison):
     yield part("Accuracy against fairness", "Every point is a run, its bars one standard deviation over its networks; "
                "the lower right corner is accurate and fair.", keys(numbered),
                row([plots.trade_off(numbered)], "plots"))
-    yield part("Synthetic images", "At most ten images of each class (a row) at the start and at the end of the first "
-               "seed's run: look for colours or faces of the majority group taking over.",
-               row(before_and_after(settings, picture), "pictures"))
+    yield pictures(settings)
     yield part("Accuracy of each (group, class)", "In percent, the mean over networks, from 0 (dark blue) to 100 "
                "(yellow): a fair set has columns of one colour, since no group is served worse than another.",
                row(named(setting.name, heat_map(setting)) for setting in settings))
@@ -86,6 +84,14 @@ def other_figures(settings):
 def figure_cell(setting, name, model):
     """A figure in words, if the setting's networks have it."""
     return tables.cell(setting.summary(name, model)) if name in setting.figures(model) else tables.NONE
+
+
+def pictures(settings):
+    """Synthetic images at the start and at the end, of the runs that have pictures."""
+    drawn = before_and_after(settings, picture)
+    return part("Synthetic images", "At most ten images of each class (a row) at the start and at the end of the first "
+                "seed's run: look for colours or faces of the majority group taking over.",
+                row(drawn, "pictures")) if drawn else ""
 
 
 def courses(numbered):

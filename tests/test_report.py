@@ -72,6 +72,26 @@ def test_settings_of_one_name_are_told_apart_by_the_flags_that_differ(tmp_path):
     assert [setting.name for setting in read_comparisons(runs)[0].settings] == ["DM (lr_img 1)", "DM (lr_img 2)"]
 
 
+def test_an_evaluation_of_a_saved_set_is_a_row_too(tmp_path):
+    runs = [write_run(tmp_path / name, [10], [20], trained_on="DM + FairDD", images=name) for name in "ab"]
+    for run in runs:
+        content = json.loads((run / "flags.json").read_text())
+        for name in ("align", "init", "ipc", "num_exp", "FairDD"):
+            del content["flags"][name]
+        (run / "flags.json").write_text(json.dumps(content))
+    [comparison] = read_comparisons(runs)
+    assert [setting.name for setting in comparison.settings] == [f"DM + FairDD ({run})" for run in runs]
+    assert comparison.settings[0].summary("accuracy", "ConvNet")["mean"] == 15
+    check_page(report.write(runs, tmp_path / "out")[0].read_text())
+
+
+def test_runs_of_other_classes_are_not_pooled(tmp_path):
+    runs = [write_run(tmp_path / "a", [10]), write_run(tmp_path / "b", [20], seed=1)]
+    results = json.loads((runs[1] / "results.json").read_text())
+    (runs[1] / "results.json").write_text(json.dumps(results | {"class_names": ["other", "names"]}))
+    assert len(read_comparisons(runs)) == 2
+
+
 def test_vanilla_is_only_what_differs_in_nothing_but_the_alignment(tmp_path):
     runs = [write_run(tmp_path / "v", [10], lr_img=1), write_run(tmp_path / "f", [20], lr_img=2, align="fairdd")]
     assert not any(row["change"] for row in csv_rows(report.write(runs, tmp_path / "out")[2]))
