@@ -98,9 +98,10 @@ class Comparison:
     @property
     def title(self):
         flags, models = self.settings[0].flags, self.settings[0].flags["model"]
+        data = f"{flags['dataset']} {place(flags)}".strip()
         words = [f"{name} {flags[name]}" for name in DATA[1:] if flags.get(name) not in (None, PUBLISHED.get(name))]
         size = [f"ipc {flags['ipc']}"] if "ipc" in flags else []
-        return ", ".join([f"{flags['dataset']} {place(flags)}".strip(), *words, models if isinstance(models, str) else " ".join(models), *size])
+        return ", ".join([data, *words, models if isinstance(models, str) else " ".join(models), *size])
 
 
 @dataclass(frozen=True)
