@@ -17,7 +17,7 @@ from fairdd.seeds import numpy_generator
 POOLED = SAME_RUN | {"seed", "num_exp", "eval_every"}       # flags in which runs of one setting may differ
 ALIGNMENT = {"align", "FairDD"}
 DATA = ("dataset", "labels", "target_attr", "protected_attr", "skew", "im_size", "data_seed")
-IN_A_NAME = {"method", "align", "FairDD", "init", "Iteration", "trained_on", "images"}
+IN_A_NAME = {"align", "FairDD", "trained_on", "images"}
 PUBLISHED = {"data_seed": 30}       # not worth a word
 COMPARED = ("accuracy", "DEO_M", "DEO_A")
 RESAMPLES, COVERAGE = 10_000, 95

@@ -8,7 +8,7 @@ import torch
 from fairdd.matching import embeddings
 from fairdd.seeds import numpy_generator
 
-MOST = 1000         # real images: more points hide each other, and cost
+MOST = 600         # real images: more points hide each other, and cost
 
 
 def two_dimensions(net, real, sets, *key):

@@ -73,7 +73,8 @@ def figures_and_changes(rows):
 def other_figures(settings):
     """What networks were measured by beyond the columns of the first table."""
     names = list(dict.fromkeys(name for setting in settings for name in setting.figures(setting.models[0])))
-    names = [name for name in names if name not in COMPARED]
+    cells = {name: [figure_cell(setting, name, setting.models[0]) for setting in settings] for name in names}
+    names = [name for name in names if name not in COMPARED and set(cells[name]) - {"undefined"}]
     lines = [[setting.name, model, *(figure_cell(setting, name, model) for name in names)]
              for setting in settings for model in setting.models]
     return part("Other figures", "In percent, mean ± standard deviation over networks. A worst cell or group is the "
