@@ -139,6 +139,7 @@ def place(flags):
 
 def named_settings(runs):
     """Runs of one comparison as settings, in the order of control, vanilla, others. -> list of Setting"""
+    runs = sorted(runs, key=lambda run: run.flags["seed"])
     pools = grouped(runs, lambda run: setting_key(run.flags, POOLED))
     pools.sort(key=lambda pool: (pool[0].flags["Iteration"] > 0, pool[0].flags.get("align") != "vanilla"))
     alike = grouped(pools, lambda pool: run_name(pool[0].flags))

@@ -169,7 +169,9 @@ def table_of(rows, shape):
 
 
 def counts_of(content, shape):
-    return {part: table_of(content[part], shape) for part in ("train", "test")}
+    counts = {part: table_of(content[part], shape) for part in ("train", "test")}
+    require(all(count >= 0 for table in counts.values() for row in table for count in row), "a count is no number")
+    return counts
 
 
 def view_of(content, shape):
