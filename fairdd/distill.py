@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 import torch
 from tqdm import tqdm
 
-from fairdd import preflight, report, synset
+from fairdd import preflight, synset, tables
 from fairdd.augment import Draws, augment
 from fairdd.datasets import get_dataset
 from fairdd.datasets.grouped import GroupedImages
 from fairdd.errors import UserError
+from fairdd.events import Nothing, add_scalars, recorder
 from fairdd.fairness import summarise
 from fairdd.flags import Flags
+from fairdd.outcome import field_format, results, view
 from fairdd.precision import calculating_in, set_precision
-from fairdd.runs import Run, open_run
+from fairdd.runs import EMBEDDING, Run, open_run, picture_name
 from fairdd.sampling import BalancedSampler, RandomSampler
 from fairdd.seeds import seeded
 from fairdd.signals import Stopped, stoppable
@@ -41,20 +43,23 @@ def distill(args, update, make_network, eval_pool):
         task = prepare(run, args, make_network, eval_pool)
         try:
             for experiment in range(len(task.sets), args.num_exp):
-                distill_one(task, update, experiment)
+                syn, first = begin(task, experiment)
+                with recorder(args, run.folder, experiment, first) as task.events:
+                    distill_one(task, update, experiment, syn, first)
         except Stopped:
             save(task)
             raise
+        run.write_json(EMBEDDING, view(task, start(task, 0)))
         run.finish(results(task))
         run.log(f"{args.num_exp} synthetic set(s), results and pictures are in {run.folder}")
 
 
-def distill_one(task, update, experiment):
-    """Distil one synthetic set: from its start, or from where it was stopped, through Iteration updates."""
+def distill_one(task, update, experiment, syn, first):
+    """Distil one synthetic set: from its start, or from where it was stopped (iteration first), to the last update."""
     args, key = task.args, (task.args.seed, "experiment", experiment)
-    syn, first = begin(task, experiment)
     saved_at = time.monotonic()
-    bar = tqdm(range(first, args.Iteration + 1), f"{args.method} {args.align}", disable=None)
+    bar = tqdm(range(first, args.Iteration + 1), f"{args.method} {args.align}", args.Iteration, initial=first,
+               disable=None)
     for iteration in bar:
         task.here = dict(experiment=experiment, iteration=iteration, **syn.state())
         is_last = iteration == args.Iteration
@@ -69,6 +74,7 @@ def distill_one(task, update, experiment):
         loss = update(task, syn, *key, iteration).item()
         check_loss(loss, iteration)
         bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+        task.events.add_scalar("loss", loss, iteration)
         if iteration % LOG_EVERY == 0:
             task.run.log(f"iteration {iteration} | loss {loss:.4f}")
     task.sets.append(syn.content())
@@ -76,20 +82,27 @@ def distill_one(task, update, experiment):
 
 def begin(task, experiment):
     """The synthetic set of an experiment and its next iteration: as saved, or at its start."""
-    args, state = task.args, task.run.state
-    key = (args.seed, "experiment", experiment)
-    syn = synset.start(task.real, args.ipc, args.init, args.lr_img, *key, factor=args.factor)
+    syn, state = start(task, experiment), task.run.state
     if state is None or state["experiment"] != experiment:
+        save_picture(task, syn, experiment, 0)
         return syn, 0
     syn.restore(state)
     task.run.log(f"going on at iteration {state['iteration']} of experiment {experiment}")
     return syn, state["iteration"]
 
 
+def start(task, experiment):
+    """The synthetic set of an experiment before its first iteration."""
+    args = task.args
+    key = (args.seed, "experiment", experiment)
+    return synset.start(task.real, args.ipc, args.init, args.lr_img, *key, factor=args.factor)
+
+
 def save(task):
     """Write down where the run stands: at the head of an iteration."""
     if task.here:
         here = {name: value.cpu() if torch.is_tensor(value) else value for name, value in task.here.items()}
+        task.events.flush()
         task.run.save_state(**here, sets=task.sets)
 
 
@@ -97,8 +110,13 @@ def evaluate(task, syn, experiment, iteration):
     """Test networks trained on the set as it is now, then save exactly this set, its picture and its figures."""
     evaluate_models(task, syn.detached(), experiment, iteration)
     task.run.save_synthetic(field_format(task, syn))
-    task.run.save_picture(f"experiment{experiment}_iteration{iteration:05d}.png", syn.content()[0], task.args.ipc,
-                          task.real.mean, task.real.std)
+    task.events.add_image("synthetic", save_picture(task, syn, experiment, iteration), iteration)
+
+
+def save_picture(task, syn, experiment, iteration):
+    """A picture of the set as it is now. -> its grid"""
+    name, real = picture_name(experiment, iteration), task.real
+    return task.run.save_picture(name, syn.content()[0], task.args.ipc, real.mean, real.std)
 
 
 def evaluate_models(task, data, experiment, iteration):
@@ -108,8 +126,9 @@ def evaluate_models(task, data, experiment, iteration):
         figures = evaluate_model(task, data, *place)
         task.run.add_evaluation(place, figures)
         summary = summarise(figures)
-        task.run.log(f"iteration {iteration} | {name} x {len(figures)} | {report.figures_line(summary)}")
-        if alone := [f"{figure} {report.cell(summary[figure])}" for figure in summary if "[" in figure]:
+        task.run.log(f"iteration {iteration} | {name} x {len(figures)} | {tables.figures_line(summary)}")
+        add_scalars(task.events, name, iteration, figures)
+        if alone := [f"{figure} {tables.cell(summary[figure])}" for figure in summary if "[" in figure]:
             task.run.log(f"each attribute alone | {' | '.join(alone)}")
 
 
@@ -129,7 +148,8 @@ def evaluate_model(task, data, *place):
 class Task:
     """What a step needs: the flags, the real images, new networks; and how far the run has come.
 
-    sets: [images, labels] of each finished experiment; here: where the current one stands, as a state to save.
+    sets: [images, labels] of each finished experiment; here: where the current one stands, as a state to save;
+    events: takes what TensorBoard shows of it.
     """
 
     run: Run
@@ -140,6 +160,7 @@ class Task:
     eval_pool: list
     sets: list
     here: dict = field(default_factory=dict)
+    events: object = field(default_factory=Nothing)
 
     @functools.cached_property
     def sampler(self):
@@ -196,7 +217,7 @@ def prepare(run, args, make_network, eval_pool):
     real, test = data.train.to(args.device), data.test.to(args.device)
     task = Task(run, args, real, test, make_network, eval_pool, run.state["sets"] if run.state else [])
     preflight.check(task, data)
-    run.begin(args, data.split)
+    run.begin(args, data)
     return task
 
 
@@ -221,27 +242,3 @@ def evaluation_recipe(args, model):
     if args.method == "DC" and model == "ConvNetBN":
         return Recipe(args.epoch_eval_augmented, args.lr_net, args.batch_train, "crop_noise")
     return Recipe(args.epoch_eval_train, args.lr_net, args.batch_train, args.dsa_strategy)
-
-
-def field_format(task, syn):
-    """The synthetic sets as other tools of this field read them: data is a list of [images, labels].
-
-    The images are as stored; synset.decode(images, factor) makes of them what networks are trained on.
-    """
-    real = task.real
-    return {
-        "data": [*task.sets, syn.content()], "factor": syn.factor,
-        "mean": list(real.mean), "std": list(real.std),
-        "class_names": list(real.class_names), "group_names": list(real.group_names),
-    }
-
-
-def results(task):
-    """Figures over all networks of all experiments; with several models the first one's stand at the top."""
-    last = [(place, figures) for place, figures in task.run.networks.items() if place[1] == task.args.Iteration]
-    by_model = {
-        name: summarise([figures for (_, _, model, _), figures in last if model == name]) for name in task.eval_pool
-    }
-    first = task.eval_pool[0]
-    names = {"class_names": list(task.real.class_names), "group_names": list(task.real.group_names)}
-    return by_model[first] | {"model": first, "by_model": by_model} | names

@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fairdd import checkpoint, report
+from fairdd import checkpoint, tables
+from fairdd.comparison import run_name
 from fairdd.datasets import DATASETS
 from fairdd.distill import Task, evaluate_models, load_data, results
 from fairdd.errors import UserError, exit_in_words
@@ -62,10 +63,10 @@ def main(argv=None):
 def evaluate(args, data, sets, make_network):
     """Test networks trained on each of sets (number -> images), keep and print what they came to."""
     with open_run(args) as run, stoppable():
-        notes = [f"networks trained on {args.trained_on}", *data.notes, report.cell_range("test", data.test)]
+        notes = [f"networks trained on {args.trained_on}", *data.notes, tables.cell_range("test", data.test)]
         run.log("\n".join(notes))
         if run.results is None:
-            run.begin(args, data.split)
+            run.begin(args, data)
             real, test = data.train.to(args.device), data.test.to(args.device)
             task = Task(run, args, real, test, make_network, args.model, [])
             for number, images in sets.items():
@@ -85,8 +86,8 @@ def table(by_model):
     summaries = list(by_model.values())
     names = [name for name, value in summaries[0].items()
              if isinstance(value, dict) and any(summary[name]["mean"] is not None for summary in summaries)]
-    rows = [[model, *(report.cell(summary[name]) for name in names)] for model, summary in by_model.items()]
-    return report.text_table([["%", *names], *rows])
+    rows = [[model, *(tables.cell(summary[name]) for name in names)] for model, summary in by_model.items()]
+    return tables.text_table([["%", *names], *rows])
 
 
 def parse(find_network, get_eval_pool, argv):
@@ -155,7 +156,7 @@ def trained_on(args, flags):
     """What the networks learn from, in a reader's words."""
     if args.data == "real":
         return "all real images"
-    return report.run_name(flags) if is_run(args) else Path(args.source).name
+    return run_name(flags) if is_run(args) else Path(args.source).name
 
 
 def make_parser(find_network):

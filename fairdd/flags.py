@@ -5,6 +5,7 @@ setting that shows the effect in minutes on two CPU cores. `parse` prints nothin
 """
 
 import argparse
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -159,6 +160,8 @@ def add_run(add):
     add("--save_every", type=whole(1), default=500,
         help="iterations between saved states (also every two minutes); default: %(default)s")
     add("--restart", action="store_true", help="move what --save_path holds aside and begin anew")
+    add("--tensorboard", action="store_true",
+        help="also write event files for TensorBoard (pip install tensorboard)")
     add_machine(add)
 
 
@@ -192,6 +195,8 @@ def refuse_contradictions(args):
     """Flags that cannot both be meant."""
     if args.FairDD and args.align not in (None, "fairdd"):
         raise UserError(f"--FairDD means --align fairdd, but --align {args.align} was given too; drop one of them")
+    if args.tensorboard and not find_spec("tensorboard"):
+        raise UserError("--tensorboard needs a package that is not here: pip install tensorboard")
     if args.method == "DM" and args.dis_metric not in EMBEDDING_DISTANCES:
         raise UserError(f"--dis_metric {args.dis_metric} compares gradients; DM compares embeddings, use main_DC.py")
     if args.method != "DM" and args.dis_metric not in DISTANCES:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fairdd import engine, report, synset
+from fairdd import engine, synset, tables
 from fairdd.errors import UserError
 from fairdd.fairness import empty_cells
 from fairdd.sampling import fair_shares
@@ -26,7 +26,7 @@ def check(task, data):
 
 def say_cells(run, data, args):
     """The (class, group) table, which cells are empty, and how often the smallest will be missing from a batch."""
-    run.log("\n".join([*data.notes, report.cell_table(data.train), report.cell_range("test", data.test)]))
+    run.log("\n".join([*data.notes, tables.cell_table(data.train), tables.cell_range("test", data.test)]))
     for part, images in (("training", data.train), ("test", data.test)):
         empty = empty_cells(images.counts(), images.class_names, images.group_names)
         if empty:

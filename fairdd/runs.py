@@ -23,8 +23,9 @@ from fairdd.datasets.grouped import denormalise
 from fairdd.errors import UserError
 from fairdd.lock import only_writer
 
-SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart", "source"}  # they change nothing in results
+SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart", "source", "tensorboard"}    # change no result
 FLAGS, RESULTS, SYNTHETIC, TIME = "flags.json", "results.json", "synthetic.pt", "time.json"
+DATA, EMBEDDING, EVENTS = "data.json", "embedding.json", "tensorboard"
 LARGE_ENOUGH = 64           # pixels per side of an image in a picture
 EVALUATIONS, NETWORKS, LOG, SPLIT = "evaluations.jsonl", "networks.jsonl", "log.txt", "split.csv"
 
@@ -68,7 +69,8 @@ class Run:
 
     def _move_aside(self):
         """Everything the folder holds goes to earlier-1, earlier-2, ..."""
-        files = [path for path in self.folder.iterdir() if path.is_file() and path.name != ".lock"]
+        files = [path for path in self.folder.iterdir()
+                 if path.name == EVENTS or (path.is_file() and path.name != ".lock")]
         number = 1
         while (aside := self.folder / f"earlier-{number}").exists():
             number += 1
@@ -110,12 +112,16 @@ class Run:
         """One JSON file. NaN, which JSON lacks, becomes null."""
         self._write(name, (json.dumps(jsonable(content), indent=1) + "\n").encode())
 
-    def begin(self, args, split):
-        """Keep the flags, and the split (a Dataset's) if there is one: from now on the folder holds this run."""
+    def begin(self, args, data):
+        """Keep the flags, what is to be known of data (a Dataset), its split if one was drawn.
+
+        From now on the folder holds this run.
+        """
         if not (self.folder / FLAGS).exists():
             self.write_json(FLAGS, {"flags": args.as_dict(), "versions": versions(args.device)})
-        if split:
-            self._save_split(split)
+        self.write_json(DATA, data.summary())
+        if data.split:
+            self._save_split(data.split)
 
     def _save_split(self, split):
         """Which images train and which test, (path, part) each. Refuses another split than this run began with."""
@@ -145,15 +151,17 @@ class Run:
         self._write(SYNTHETIC, buffer.getvalue())
 
     def save_picture(self, name, images, ipc, mean, std):
-        """A grid of images (M, C, H, W), one row per class; small ones enlarged, so that one sees them."""
+        """A grid of images (M, C, H, W), one row per class; small ones enlarged, so that one sees them. -> the grid"""
         from torchvision.utils import make_grid, save_image  # here, because it takes seconds to import
 
         buffer = BytesIO()
         images = denormalise(images, mean, std)
         factor = max(1, LARGE_ENOUGH // images.shape[-1])
         images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-        save_image(make_grid(images, nrow=ipc), buffer, format="png")
+        grid = make_grid(images, nrow=ipc)
+        save_image(grid, buffer, format="png")
         self._write(name, buffer.getvalue())
+        return grid
 
     def _append(self, name, content):
         with open(self.folder / name, "a") as file:
@@ -166,6 +174,10 @@ class Run:
 
 
 PLACE = ("experiment", "iteration", "model", "network")
+
+
+def picture_name(experiment, iteration):
+    return f"experiment{experiment}_iteration{iteration:05d}.png"
 
 
 def place_of(line):

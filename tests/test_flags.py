@@ -13,6 +13,7 @@ PUBLISHED = [
 NEW = [
     "align", "seed", "data_seed", "device", "eval_every", "target_attr", "protected_attr", "skew", "im_size",
     "skip_bad_images", "save_every", "restart", "precision", "group_balance", "warmup_epochs", "factor", "labels",
+    "tensorboard",
 ]
 DERIVED = ["outer_loop", "inner_loop", "epoch_eval_augmented"]
 

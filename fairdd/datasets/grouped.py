@@ -75,6 +75,12 @@ class Dataset:
     notes: tuple = ()
     split: tuple = ()
 
+    def summary(self):
+        """What a reader of results needs to know of the data: names, notes, the number of images in each cell."""
+        counts = {"train": self.train.counts().tolist(), "test": self.test.counts().tolist()}
+        names = {"class_names": list(self.train.class_names), "group_names": list(self.train.group_names)}
+        return {"name": self.name, **names, **counts, "notes": list(self.notes)}
+
 
 def normalise(images, mean, std):
     """uint8 images (B, C, H, W) -> float32 (image / 255 - mean) / std, per channel."""
