@@ -37,7 +37,7 @@ from fairdd.training import network_for
 
 REAL_EPOCHS = 30            # passes over all real images, which are hundreds of times as many as synthetic ones;
 REAL_EPOCHS_EMBEDDED = 300  # but not here
-SPLIT = ("dataset", "data_seed", "target_attr", "protected_attr")        # they decide which images are tested
+SPLIT = ("dataset", "data_seed", "labels", "target_attr", "protected_attr")        # they decide which images are tested
 ALSO = ("method", "epoch_eval_augmented", "Iteration")      # what a recipe and the keys of networks depend on besides
 OWN = ("device", "save_path", "restart")                    # not taken from the run
 
