@@ -16,7 +16,7 @@ from itertools import chain, islice, pairwise
 import torch
 from torch import nn
 
-PART_BYTES = {"cpu": 4 * 2**20, "cuda": 2**30}      # of the first map of a part: a cache, or a bound on memory
+PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}      # of the first map of a part: a cache, or a bound on memory
 current = threading.local()                         # .stop: what tells the work of this thread to end
 
 

@@ -4,6 +4,8 @@ Loops over classes and groups, one backward through the class's whole batch for 
 loop, networks one after another. Used for comparison only; beside each stands our way, on the same Scene.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -13,7 +15,7 @@ from fairdd.datasets.grouped import GroupedImages
 from fairdd.matching import ALIGNMENTS, embedding_loss, gradient_losses, match_loss
 from fairdd.synset import SynSet
 from fairdd.training import Recipe, evaluate_synset, sgd, train_epoch
-from networks import get_network
+from networks import MeanPool2d, get_network
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 
@@ -34,6 +36,7 @@ class Scene:
         self.syn = SynSet(images, self.syn_labels, 0.1)
         torch.manual_seed(0)
         self.net = get_network(size["model"], 3, self.classes, shape[1:]).to(dtype)
+        self.published_net = as_published(copy.deepcopy(self.net))
         self.draws = draw(STRATEGY, self.classes, generator)
 
     def parts(self, align, label):
@@ -41,6 +44,14 @@ class Scene:
         mine = self.labels == label
         groups = self.groups[mine].unique().tolist() if align == "fairdd" else []
         return [self.groups[mine] == group for group in groups] or [torch.ones(int(mine.sum()), dtype=torch.bool)]
+
+
+def as_published(net):
+    """The same network with torch's own pooling."""
+    for number, layer in enumerate(net.features):
+        if isinstance(layer, MeanPool2d):
+            net.features[number] = torch.nn.AvgPool2d(2)
+    return net
 
 
 class Ours:
@@ -64,11 +75,11 @@ def both_augmented(scene, label):
 
 def published_dm(scene, align):
     """One DM loss and its pixel gradient, class by class."""
-    scene.net.requires_grad_(False)
+    scene.published_net.requires_grad_(False)
     loss = 0
     for label in range(scene.classes):
         real, syn = both_augmented(scene, label)
-        of_real, of_syn = scene.net.embed(real).detach(), scene.net.embed(syn).mean(0)
+        of_real, of_syn = scene.published_net.embed(real).detach(), scene.published_net.embed(syn).mean(0)
         for mask in scene.parts(align, label):
             loss = loss + (of_real[mask].mean(0) - of_syn).square().sum()
     return [loss.detach(), *torch.autograd.grad(loss, scene.syn.images)]
@@ -84,15 +95,15 @@ def our_dm(scene, align):
 
 def published_dc(scene, align):
     """One outer step's loss and pixel gradient: for every group a backward through the class's whole batch."""
-    weights = list(scene.net.requires_grad_(True).parameters())
+    weights = list(scene.published_net.requires_grad_(True).parameters())
     total, pixels = 0, 0
     for label in range(scene.classes):
         real, syn = both_augmented(scene, label)
-        losses = F.cross_entropy(scene.net(real), torch.full((len(real),), label), reduction="none")
+        losses = F.cross_entropy(scene.published_net(real), torch.full((len(real),), label), reduction="none")
         masks = scene.parts(align, label)
         of_real = [torch.autograd.grad(losses[mask].mean(), weights, retain_graph=mask is not masks[-1])
                    for mask in masks]
-        of_syn = torch.autograd.grad(F.cross_entropy(scene.net(syn), torch.full((len(syn),), label)), weights,
+        of_syn = torch.autograd.grad(F.cross_entropy(scene.published_net(syn), torch.full((len(syn),), label)), weights,
                                      create_graph=True)
         loss = sum(match_loss(of_syn, target) for target in of_real)
         pixels = pixels + torch.autograd.grad(loss, scene.syn.images)[0]
@@ -123,7 +134,7 @@ def published_epoch(scene, net, optimizer):
 
 
 def published_inner(scene, epochs=4):
-    net = scene.net.requires_grad_(True).train()
+    net = scene.published_net.requires_grad_(True).train()
     for _ in range(epochs):
         published_epoch(scene, net, torch.optim.SGD(net.parameters(), 0.01))
 
@@ -159,7 +170,7 @@ def published_table(predictions, labels, groups, classes, num_groups):
 def published_evaluation(scene, test, size):
     """Networks one after another, each trained and then tested in batches of 256."""
     for _ in range(size["networks"]):
-        net = get_network(size["model"], 3, scene.classes, (size["side"],) * 2)
+        net = as_published(get_network(size["model"], 3, scene.classes, (size["side"],) * 2))
         for _ in range(size["epochs"] + 1):
             published_epoch(scene, net, sgd(net, 0.01))
         with torch.no_grad():

@@ -5,7 +5,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from networks import EVAL_POOLS, NETWORKS, ConvNet, find_network, get_eval_pool, get_network
+from networks import EVAL_POOLS, NETWORKS, ConvNet, MeanPool2d, find_network, get_eval_pool, get_network
 
 every_name = pytest.mark.parametrize("name", NETWORKS)
 every_channel = pytest.mark.parametrize("channel", [1, 3])
@@ -46,6 +46,15 @@ def test_the_loss_reaches_every_weight_and_the_image(name, channel, size):
         assert parameter.grad is not None
         if parameter.ndim > 1:  # a norm takes away the bias in front of it, whose gradient is then 0
             assert parameter.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+def test_mean_pooling_and_its_gradient_are_those_of_average_pooling(size):
+    maps = torch.randn(3, 5, *size, dtype=torch.float64, requires_grad=True)
+    ours, plain = MeanPool2d()(maps), nn.AvgPool2d(2)(maps)
+    slope = torch.randn_like(plain)
+    gradients = [torch.autograd.grad(pooled, maps, slope)[0] for pooled in (ours, plain)]
+    assert torch.allclose(ours, plain, rtol=1e-14) and torch.allclose(*gradients, rtol=1e-14)
 
 
 @pytest.mark.parametrize("name", [*EVAL_POOLS["M"], *EVAL_POOLS["B"], *EVAL_POOLS["A"]])
