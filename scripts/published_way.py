@@ -141,9 +141,9 @@ def published_inner(scene, epochs=4):
 
 def our_inner(scene, epochs=4):
     net, generator = scene.net.requires_grad_(True).train(), torch.Generator().manual_seed(0)
+    recipe, syn = Recipe(1, 0.01, strategy=STRATEGY), scene.syn.detached()
     for _ in range(epochs):
-        train_epoch(net, scene.syn, Recipe(1, 0.01, strategy=STRATEGY), torch.optim.SGD(net.parameters(), 0.01),
-                    generator)
+        train_epoch(net, syn, recipe, torch.optim.SGD(net.parameters(), recipe.lr), generator)
 
 
 def test_set(scene, size):
@@ -179,5 +179,6 @@ def published_evaluation(scene, test, size):
 
 
 def our_evaluation(scene, test, size):
-    evaluate_synset(lambda: get_network(size["model"], 3, scene.classes, (size["side"],) * 2), scene.syn, test,
-                    Recipe(size["epochs"], 0.01, strategy=STRATEGY), size["networks"], "benchmark")
+    recipe = Recipe(size["epochs"], 0.01, strategy=STRATEGY)
+    evaluate_synset(lambda: get_network(size["model"], 3, scene.classes, (size["side"],) * 2), scene.syn.detached(),
+                    test, recipe, size["networks"], "benchmark")
