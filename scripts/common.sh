@@ -41,6 +41,9 @@ compare() {
   "$python" "$entry" "$@" --save_path "$folder/fairdd" --FairDD
   echo
   "$python" -m fairdd.report "$folder"/{random,balanced,vanilla,fairdd}
+  echo
+  echo "to look at:"
+  "$python" -m fairdd.report "$folder"/{random,balanced,vanilla,fairdd} --out "$folder/report" --overwrite
 }
 
 # save_path FLAG...: the value of --save_path, if it is given.
