@@ -28,7 +28,7 @@ PAPER = {
 }
 PAPER_ALWAYS = dict(model="ConvNet", ipc=10, batch_real=256, num_eval=10, epoch_eval_augmented=1000)
 SMALL = dict(model="ConvNetW32", batch_real=128, num_eval=5, epoch_eval_train=300, epoch_eval_augmented=300)
-IN_MINUTES = {              # measured on two CPU cores; docs/results.md says what else was tried
+IN_MINUTES = {              # measured on two CPU cores; README.md says what else was tried
     "DM": dict(SMALL, lr_img=10.0, Iteration=300),
     "DC": dict(SMALL, lr_img=3.0, Iteration=6),
     "DSA": dict(SMALL, lr_img=3.0, Iteration=6),
