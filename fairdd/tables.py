@@ -23,6 +23,7 @@ CHANGES_NOTE = (
     f"networks as it has; the interval holds the middle {COVERAGE} % of the means. With one pair of sets it covers "
     "networks only, and with few it is too narrow: it cannot know how much a set of another seed would differ."
 )
+WIDTH = 110         # of the terminal, in letters
 NONE = "–"          # in a cell that has no number
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
          **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
@@ -42,10 +43,18 @@ def figures_line(summary):
 
 
 def cell_table(images):
-    """Number of images in each (class, group), as text. images: GroupedImages"""
-    rows = zip(images.class_names, images.counts().t().tolist(), strict=True)
-    head = [f"{len(images)} training images", *images.group_names]
-    return text_table([head, *([name, *map(str, counts)] for name, counts in rows)])
+    """Number of images in each (class, group), as text; many groups stand below each other. images: GroupedImages"""
+    head = f"{len(images)} training images"
+    wide = count_table(head, images.class_names, images.group_names, images.counts().t())
+    if len(wide.partition("\n")[0]) <= WIDTH:
+        return wide
+    return count_table(head, images.group_names, images.class_names, images.counts())
+
+
+def count_table(head, row_names, column_names, counts):
+    """counts: (R, C) of the rows and columns of these names -> text"""
+    rows = zip(row_names, counts.tolist(), strict=True)
+    return text_table([[head, *column_names], *([name, *map(str, row)] for name, row in rows)])
 
 
 def cell_range(part, images):

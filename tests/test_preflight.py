@@ -9,6 +9,7 @@ import main_DC
 import main_DM
 from fairdd.datasets import GroupedImages
 from fairdd.preflight import chance_of_none, free_memory, layer_bytes, rarest
+from fairdd.tables import cell_table
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,17 @@ def test_the_scarcest_cell_is_the_one_with_the_least_share_of_its_class():
     data = GroupedImages(images, labels, groups, ("young", "old"), ("a", "b"), (0.5,) * 3, (0.5,) * 3)
     words = rarest(data, 50)
     assert "(old, b), 4 of 200 images; in a batch of 50, 1 are expected, none with chance 0.31" in words
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_the_table_of_cells_fits_a_terminal_and_counts_every_image(count):
+    groups = torch.arange(3 * count) % count
+    names = tuple(f"group number {k}" for k in range(count))
+    images = torch.zeros(len(groups), 3, 2, 2, dtype=torch.uint8)
+    table = cell_table(GroupedImages(images, groups % 2, groups, ("young", "old"), names, (0.5,) * 3, (0.5,) * 3))
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= 110 and all(name in table for name in names)
+    assert sum(int(word) for line in lines[1:] for word in line.split("  ")[1:] if word) == len(groups)
 
 
 def test_layer_bytes_are_those_of_every_output():
