@@ -4,4 +4,4 @@ source "$(dirname "$0")/common.sh"
 
 set_up requirements.txt tests/requirements.txt
 "$python" -m ruff check .
-"$python" -m pytest --numprocesses 2 "$@"
+"$python" -m pytest --numprocesses 2 --dist worksteal "$@"
