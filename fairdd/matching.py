@@ -99,9 +99,9 @@ def embeddings(net, images):
 def class_shares(labels, size):
     """The rows of labels (M,), whole classes together, in shares of about size. -> list of (., )"""
     order = labels.argsort(stable=True)
-    first = labels[order].unique_consecutive(return_inverse=True, return_counts=True)
-    starts = first[2].cumsum(0) - first[2]                      # where each class begins
-    return [order[(starts[first[1]] // size) == share] for share in (starts // size).unique().tolist()]
+    _, which, sizes = labels[order].unique_consecutive(return_inverse=True, return_counts=True)
+    shares = (sizes.cumsum(0) - sizes) // size                  # of each class: by the row where it begins
+    return [order[shares[which] == share] for share in shares.unique().tolist()]
 
 
 def weighted_sums(signals, owner, weight, count):

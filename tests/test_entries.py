@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusal import refusal
 
 import main_DC
 import main_DM
@@ -30,12 +31,7 @@ def synthetic(folder):
 
 
 def refused(capsys, method, folder, *flags):
-    """The one line that a refused run says on stderr; its exit status must be 2."""
-    with pytest.raises(SystemExit) as stop:
-        run(method, folder, *flags)
-    words = capsys.readouterr().err
-    assert stop.value.code == 2 and words.startswith("error: ") and words.count("\n") == 1
-    return words
+    return refusal(capsys, run, method, folder, *flags)
 
 
 @pytest.mark.parametrize("align", ["vanilla", "fairdd", "barycentre"])

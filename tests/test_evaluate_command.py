@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusal import refusal
 
 import main_DM
 from fairdd import evaluate, report
@@ -34,12 +35,7 @@ def results_of(out, *flags):
 
 
 def refused(capsys, *flags):
-    """The one line that a refused command says on stderr; its exit status must be 2."""
-    with pytest.raises(SystemExit) as stop:
-        evaluate.main(list(map(str, flags)))
-    words = capsys.readouterr().err
-    assert stop.value.code == 2 and words.startswith("error: ") and words.count("\n") == 1
-    return words
+    return refusal(capsys, evaluate.main, list(map(str, flags)))
 
 
 def test_without_flags_it_repeats_the_runs_own_figures(run, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusal import refusal
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
@@ -41,12 +42,7 @@ def written(out, form, source, *flags):
 
 
 def refused(capsys, *flags):
-    """The one line that a refused export says on stderr; its exit status must be 2."""
-    with pytest.raises(SystemExit) as stop:
-        export.main(list(map(str, flags)))
-    words = capsys.readouterr().err
-    assert stop.value.code == 2 and words.startswith("error: ") and words.count("\n") == 1
-    return words
+    return refusal(capsys, export.main, list(map(str, flags)))
 
 
 def content(run):

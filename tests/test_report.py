@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from refusal import refusal
 
 import main_DM
 from fairdd import report
@@ -226,12 +227,7 @@ def test_what_a_run_records_for_the_report_depends_on_the_seed_alone(tmp_path):
 
 
 def refused(capsys, *arguments):
-    """The one line that a refused report says."""
-    with pytest.raises(SystemExit) as stop:
-        report.main(list(map(str, arguments)))
-    words = capsys.readouterr().err
-    assert stop.value.code == 2 and words.startswith("error: ") and words.count("\n") == 1
-    return words
+    return refusal(capsys, report.main, list(map(str, arguments)))
 
 
 def test_nothing_is_overwritten_unasked(folders, tmp_path, capsys):
