@@ -41,7 +41,7 @@ if [[ $name == --list ]]; then
   for name in $(names); do echo "$name"; commands_of "$name" | sed 's/^/    /'; done
   exit
 fi
-if ! names | grep -qxF -- "$name"; then
+if ! names | grep -xF -- "$name" > /dev/null; then       # grep -q would leave early: a broken pipe
   echo "error: no experiment is called $name; bash scripts/reproduce.sh --list names them all" >&2
   exit 2
 fi
