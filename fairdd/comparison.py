@@ -1,7 +1,8 @@
-"""Runs side by side: those that differ only in their seed are pooled, and compared with vanilla runs of the same flags.
+"""Runs side by side: those that differ only in their seed are pooled, and compared with a baseline.
 
-The interval of a change is a bootstrap of pairs. A pair of synthetic sets has the same seed and experiment, so it began
-from the same images; within it, networks of the same number began from the same weights.
+The baseline is the vanilla runs of the same flags, or a row that the reader names. The interval of a change is a
+bootstrap of pairs: of synthetic sets of the same seed and experiment, and within these of networks of the same number.
+Against vanilla a pair of sets began from the same images, and a pair of networks from the same weights.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fairdd.errors import UserError
 from fairdd.fairness import mean_std
 from fairdd.folders import read_run
 from fairdd.runs import SAME_RUN
@@ -18,7 +20,8 @@ POOLED = SAME_RUN | {"seed", "num_exp", "eval_every"}       # flags in which run
 ALIGNMENT = {"align", "FairDD"}
 DATA = ("dataset", "labels", "target_attr", "protected_attr", "skew", "im_size", "data_seed")
 IN_A_NAME = {"align", "FairDD", "trained_on", "images"}
-PUBLISHED = {"data_seed": 30}       # not worth a word
+PUBLISHED = {"data_seed": 30, "init": "real", "factor": 1, "group_balance": False, "dis_metric": "ours",
+             "warmup_epochs": 0}                            # not worth a word
 COMPARED = ("accuracy", "DEO_M", "DEO_A")
 RESAMPLES, COVERAGE = 10_000, 95
 
@@ -83,9 +86,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings of the same data, network and number of images per class, vanilla ones before others."""
+    """Settings of the same data, network and number of images per class, vanilla ones before others.
+
+    against: the name of the setting that all others are compared with; None: each with its own vanilla runs.
+    """
 
     settings: list
+    against: str | None = None
+
+    def baseline(self, setting):
+        """What a setting is compared with, or None."""
+        if self.against is None:
+            return self.vanilla(setting)
+        return next((other for other in self.settings if other.name == self.against and other is not setting), None)
 
     def vanilla(self, setting):
         """The vanilla runs that differ from a setting in nothing but the alignment, or None."""
@@ -106,7 +119,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Change:
-    """How far a figure moved from vanilla's, over the pairs both have, with a bootstrap interval.
+    """How far a figure is from the baseline's, over the pairs both have, with a bootstrap interval.
 
     low, high: None where there is nothing to resample; pairs: of synthetic sets; networks: pairs of networks in all.
     """
@@ -118,18 +131,45 @@ class Change:
     networks: int
 
 
-def read_comparisons(folders):
-    """The runs in these folders, sorted out. -> list of Comparison. Raises UserError if a run is not whole."""
+def read_comparisons(folders, against=None):
+    """The runs in these folders, sorted out. -> list of Comparison. Raises UserError if a run is not whole.
+
+    against: name of the row that others are compared with, instead of vanilla runs; no row of this name is an error.
+    """
     folders = {folder.resolve(): folder for folder in folders}.values()     # a folder named twice counts once
-    runs = [read_run(folder) for folder in folders]
-    parts = grouped(runs, comparison_key)
-    return [Comparison(named_settings(part)) for part in parts]
+    parts = sorted_out([read_run(folder) for folder in folders])
+    comparisons = [Comparison(named_settings(part), against) for part in parts]
+    names = dict.fromkeys(setting.name for comparison in comparisons for setting in comparison.settings)
+    if against is not None and against not in names:
+        raise UserError(f"no row is called {against}; there are: {'; '.join(names)}")
+    return comparisons
+
+
+def sorted_out(runs):
+    """Runs that can be compared, together; networks trained on the whole real set stand beside all runs of its data."""
+    parts = grouped([run for run in runs if not is_whole(run)], comparison_key)
+    for whole in filter(is_whole, runs):
+        fitting = [part for part in parts if data_key(part[0]) == data_key(whole) and part[0].model in whole.models]
+        if not fitting:
+            parts += (fitting := [[]])
+        for part in fitting:
+            part.append(whole)
+    return parts
+
+
+def is_whole(run):
+    """Whether its networks were trained on all real images."""
+    return run.flags.get("images") == "real"
 
 
 def comparison_key(run):
     """What runs must have in common to be compared: the data, the network, the number of images per class."""
-    flags = run.flags
-    return [flags.get(name) for name in (*DATA, "model", "ipc")], place(flags), run.class_names, run.group_names
+    return data_key(run), run.flags["model"], run.flags.get("ipc")
+
+
+def data_key(run):
+    """What makes the data of a run."""
+    return [run.flags.get(name) for name in DATA], place(run.flags), run.class_names, run.group_names
 
 
 def place(flags):
@@ -138,10 +178,11 @@ def place(flags):
 
 
 def named_settings(runs):
-    """Runs of one comparison as settings, in the order of control, vanilla, others. -> list of Setting"""
+    """Runs of one comparison as settings, in the order of control, vanilla, others, whole set. -> list of Setting"""
     runs = sorted(runs, key=lambda run: run.flags["seed"])
     pools = grouped(runs, lambda run: setting_key(run.flags, POOLED))
-    pools.sort(key=lambda pool: (pool[0].flags["Iteration"] > 0, pool[0].flags.get("align") != "vanilla"))
+    pools.sort(key=lambda pool: (is_whole(pool[0]), pool[0].flags["Iteration"] > 0,
+                                 pool[0].flags.get("align") != "vanilla"))
     alike = grouped(pools, lambda pool: run_name(pool[0].flags))
     return [Setting(full_name(pool, next(pools for pools in alike if pool in pools)), pool) for pool in pools]
 
@@ -151,7 +192,10 @@ def full_name(pool, alike):
     flags = pool[0].flags
     differing = [name for name in flags if name not in POOLED | IN_A_NAME | {"save_path"}
                  and any(other[0].flags.get(name) != flags[name] for other in alike)]
-    words = ", ".join(f"{name} {flags[name]}" for name in differing) or (str(pool[0].folder) if len(alike) > 1 else "")
+    worth = [name for name in differing if name not in PUBLISHED or flags[name] != PUBLISHED[name]]
+    words = ", ".join(name if flags[name] is True else f"{name} {flags[name]}" for name in worth)
+    if len(alike) > 1 and not differing:
+        words = str(pool[0].folder)
     return run_name(flags) + (f" ({words})" if words else "")
 
 
@@ -183,11 +227,11 @@ def grouped(items, key):
     return groups
 
 
-def change(setting, vanilla, figure, model):
-    """How a figure differs from vanilla's (which may be None). -> Change, or None where they have no pair of sets"""
-    if vanilla is None or figure not in vanilla.figures(model):
+def change(setting, baseline, figure, model):
+    """How a figure differs from a baseline's (which may be None). -> Change, or None where they have no pair of sets"""
+    if baseline is None or model not in baseline.models or figure not in baseline.figures(model):
         return None
-    ours, theirs = setting.networks(model), vanilla.networks(model)
+    ours, theirs = setting.networks(model), baseline.networks(model)
     places = sorted(ours.keys() & theirs.keys())
     sets = grouped(places, lambda place: place[:2])
     if not sets:

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from fairdd.errors import UserError
-from fairdd.runs import DATA, EMBEDDING, EVALUATIONS, FLAGS, RESULTS, SAME_RUN, picture_name
+from fairdd.runs import DATA, EMBEDDING, EVALUATIONS, FLAGS, RESULTS, SAME_RUN, TIME, picture_name
 
 TEXTS, NUMBERS = ("method", "dataset"), ("Iteration", "seed", "num_eval")
 TEXTS_OF_A_RUN, NUMBERS_OF_A_RUN = ("align", "init", "model"), ("ipc", "num_exp")       # an evaluation lacks them
@@ -26,7 +26,8 @@ DAMAGE = (OSError, SyntaxError, ValueError, KeyError, TypeError, AttributeError,
 class FinishedRun:
     """What a run left. evaluations: (experiment, iteration, model) -> list of each network's figures, in percent;
 
-    counts: "train" and "test" -> (G, C) numbers of images, or None; view: where images lie in two dimensions, or None.
+    counts: "train" and "test" -> (G, C) numbers of images, or None; view: where images lie in two dimensions, or None;
+    minutes: how long it worked, all its processes together, or None.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class FinishedRun:
     evaluations: dict
     counts: dict | None
     view: dict | None
+    minutes: float | None
 
     def final(self, model):
         """The figures of every network of the last iteration. -> (experiment, number) -> figures"""
@@ -90,7 +92,8 @@ def read_run(folder):
     evaluations = read(folder / EVALUATIONS, lambda *lines: dict(evaluation(line, shape) for line in lines))
     counts = read_optional(folder / DATA, lambda content: counts_of(content, shape))
     view = read_optional(folder / EMBEDDING, lambda content: view_of(content, shape))
-    run = FinishedRun(folder, flags, versions, model, class_names, group_names, evaluations, counts, view)
+    minutes = read_optional(folder / TIME, lambda content: number(content["minutes"]))
+    run = FinishedRun(folder, flags, versions, model, class_names, group_names, evaluations, counts, view, minutes)
     check_complete(run)
     return run
 

@@ -39,7 +39,7 @@ def sections(comparison):
     settings = comparison.settings
     numbered = list(enumerate(settings))        # so that each keeps its sign in every plot
     yield f"<h2>{escape(comparison.title)}</h2>"
-    yield from figures_and_changes(list(tables.rows(comparison)))
+    yield from figures_and_changes(list(tables.rows(comparison)), comparison.against)
     yield other_figures(settings)
     yield part("Accuracy against fairness", "Every point is a run, its bars one standard deviation over its networks; "
                "the lower right corner is accurate and fair.", keys(numbered),
@@ -59,15 +59,16 @@ def part(title, how_to_read, *content):
     return "\n".join([f"<h3>{title}</h3>", f"<p>{how_to_read}</p>", *content])
 
 
-def figures_and_changes(rows):
-    """The table of every run, and the one of those that have vanilla runs to be compared with. rows: as under HEAD"""
+def figures_and_changes(rows, against):
+    """The table of every run, and the one of those that have a baseline. rows: as under HEAD"""
     end = len(tables.NAMES + tables.FIGURES)
     yield f"<p>{escape(tables.FIGURES_NOTE)}</p>"
     yield table([tables.NAMES + tables.FIGURES, *(row[:end] for row in rows)])
     changed = [row[:2] + row[end:] for row in rows if row[end] != tables.NONE]
     if changed:
         head = tables.NAMES + tables.CHANGES
-        yield part("Change against vanilla", escape(tables.CHANGES_NOTE), table([head, *changed]))
+        yield part(f"Change against {escape(against or 'vanilla')}", escape(tables.changes_note(against)),
+                   table([head, *changed]))
 
 
 def other_figures(settings):

@@ -27,15 +27,15 @@ def compare(folders):
     return text_table(rows) + "\n\npictures:\n" + "\n".join(f"  {name}" for name in pictures)
 
 
-def write(folders, out, overwrite=False):
-    """All formats of the report on these runs, in the folder out. -> the paths written"""
+def write(folders, out, overwrite=False, against=None):
+    """All formats of the report on these runs, in the folder out. against: as in read_comparisons -> paths written"""
     from fairdd.page import page  # here, because it takes seconds to import what draws
 
     paths = [Path(out) / name for name in FORMATS]
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
         raise UserError(f"{there[0]} exists; give another --out, or --overwrite to replace it")
-    comparisons = read_comparisons(map(Path, folders))
+    comparisons = read_comparisons(map(Path, folders), against)
     contents = [make(comparisons) for make in (page, markdown, csv_table, latex)]
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -52,10 +52,14 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
     parser.add_argument("--out", metavar="DIR", help="folder to write the report into")
+    parser.add_argument("--against", metavar="ROW", help="name of the row that all others are compared with, with "
+                        "--out; default: the vanilla runs of the same flags")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
     args = parser.parse_args(argv)
+    if args.against and not args.out:
+        raise UserError("--against needs --out: the table in the terminal shows no changes")
     if args.out:
-        print("\n".join(map(str, write(args.runs, args.out, args.overwrite))))
+        print("\n".join(map(str, write(args.runs, args.out, args.overwrite, args.against))))
     else:
         print(compare(args.runs))
 

@@ -15,14 +15,16 @@ FIGURES_NOTE = (
     "In percent: mean ± standard deviation over the networks of all synthetic sets. DEO_M and DEO_A are gaps between "
     "groups: 0 is fair."
 )
+VANILLA, NAMED = "the vanilla runs of the same flags", 'the row "{}"'
 CHANGES_NOTE = (
-    "Change: the difference from the vanilla runs of the same flags, over the pairs of synthetic sets that have the "
-    "same seed and experiment (and so began from the same images) and, within a pair, over the networks of the same "
-    f"number (which began from the same weights). In brackets its {COVERAGE} % bootstrap interval: {RESAMPLES:,} "
+    "Change: the difference from {}, over the pairs of synthetic sets that have the same seed and experiment (those of "
+    "one start began from the same images) and, within a pair, over the networks of the same number (at the same "
+    f"iteration they began from the same weights). In brackets its {COVERAGE} % bootstrap interval: {RESAMPLES:,} "
     "times, pairs of sets are drawn with replacement, as many as there are, and of each drawn pair as many pairs of "
     f"networks as it has; the interval holds the middle {COVERAGE} % of the means. With one pair of sets it covers "
     "networks only, and with few it is too narrow: it cannot know how much a set of another seed would differ."
 )
+HOW_MADE = "How the rows were made, and the command of each row's first seed"
 WIDTH = 110         # of the terminal, in letters
 NONE = "–"          # in a cell that has no number
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -73,10 +75,10 @@ def text_table(rows):
 def rows(comparison):
     """The cells under HEAD: a row for each setting and each kind of network it was tested with."""
     for setting in comparison.settings:
-        vanilla = comparison.vanilla(setting)
+        baseline = comparison.baseline(setting)
         for model in setting.models:
             summaries = [setting.summary(name, model) for name in COMPARED]
-            changes = [change(setting, vanilla, name, model) for name in COMPARED]
+            changes = [change(setting, baseline, name, model) for name in COMPARED]
             pairs = str(changes[0].pairs) if changes[0] else NONE
             yield [setting.name, model, str(setting.num_sets(model)), str(summaries[0]["n"]), *map(cell, summaries),
                    pairs, *map(change_cell, changes)]
@@ -93,13 +95,31 @@ def change_cell(change):
 
 
 def markdown(comparisons):
-    """A section with a table for each comparison."""
-    lines = ["# Report", "", FIGURES_NOTE, "", CHANGES_NOTE, ""]
+    """A section for each comparison: its table, and folded below it how each row was made."""
+    lines = ["# Report", "", FIGURES_NOTE, "", changes_note(comparisons[0].against), ""]
     for comparison in comparisons:
         table = [HEAD, ["---", "---"] + ["---:"] * (len(HEAD) - 2), *rows(comparison)]
         lines += [f"## {markdown_text(comparison.title)}", ""]
         lines += [f"| {' | '.join([*map(markdown_text, row[:2]), *row[2:]])} |" for row in table] + [""]
+        lines += [f"<details><summary>{HOW_MADE}</summary>", "", "```bash"]
+        lines += [line for setting in comparison.settings for line in made(setting)] + ["```", "", "</details>", ""]
     return "\n".join(lines)
+
+
+def made(setting):
+    """Seeds, minutes and hardware of a row in a comment, and the command of its first run. -> two lines"""
+    seeds = ", ".join(str(run.flags["seed"]) for run in setting.runs)
+    minutes = ", ".join("?" if run.minutes is None else f"{run.minutes:.1f}" for run in setting.runs)
+    first = setting.runs[0]
+    where = [first.versions[name] for name in ("hardware",) if name in first.versions]
+    where += [f"{name} {first.versions[name]}" for name in ("torch", "python") if name in first.versions]
+    line = " ".join(f"# {setting.name} | seed {seeds} | minutes {minutes} | {', '.join(where)}".split())
+    return [text.replace("```", "` ` `") for text in (line, first.command())]       # what would end the block
+
+
+def changes_note(against):
+    """What the changes are from, and how their intervals were made. against: as of a Comparison -> text"""
+    return CHANGES_NOTE.format(VANILLA if against is None else NAMED.format(against))
 
 
 def markdown_text(text):
@@ -111,7 +131,7 @@ def markdown_text(text):
 
 def latex(comparisons):
     """A tabular for each comparison: \\input the file; it needs no package."""
-    lines = ["% " + FIGURES_NOTE, "% " + CHANGES_NOTE]
+    lines = ["% " + FIGURES_NOTE, "% " + latex_text(changes_note(comparisons[0].against))]
     for comparison in comparisons:
         lines += ["", "% " + latex_text(comparison.title), r"\begin{tabular}{ll" + "r" * (len(HEAD) - 2) + "}"]
         lines += [r"\hline", latex_row(HEAD, latex_text), r"\hline"]
@@ -152,7 +172,7 @@ def csv_table(comparisons):
 def csv_row(comparison, setting, figure, model):
     """The cells under CSV_HEAD."""
     summary = setting.summary(figure, model)
-    moved = change(setting, comparison.vanilla(setting), figure, model)
+    moved = change(setting, comparison.baseline(setting), figure, model)
     changes = [moved.mean, moved.low, moved.high, moved.pairs] if moved else [None] * 4
     numbers = [summary["mean"], summary["std"], summary["n"], setting.num_sets(model), *changes]
     kept = ["" if value is None or math.isnan(value) else repr(value) for value in numbers]

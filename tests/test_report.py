@@ -43,6 +43,16 @@ def write_run(folder, *experiments, seed=0, **flags):
     return folder
 
 
+def write_evaluation(folder, *experiments, **flags):
+    """A finished evaluation by hand: a run without the flags that distil. -> its folder"""
+    write_run(folder, *experiments, **flags)
+    content = json.loads((folder / "flags.json").read_text())
+    for name in ("align", "init", "ipc", "num_exp", "FairDD"):
+        del content["flags"][name]
+    (folder / "flags.json").write_text(json.dumps(content))
+    return folder
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Two seeds of vanilla, of two experiments each, and of FairDD; and a run of a data set with a nasty name."""
@@ -72,16 +82,48 @@ def test_settings_of_one_name_are_told_apart_by_the_flags_that_differ(tmp_path):
 
 
 def test_an_evaluation_of_a_saved_set_is_a_row_too(tmp_path):
-    runs = [write_run(tmp_path / name, [10], [20], trained_on="DM + FairDD", images=name) for name in "ab"]
-    for run in runs:
-        content = json.loads((run / "flags.json").read_text())
-        for name in ("align", "init", "ipc", "num_exp", "FairDD"):
-            del content["flags"][name]
-        (run / "flags.json").write_text(json.dumps(content))
+    runs = [write_evaluation(tmp_path / name, [10], [20], trained_on="DM + FairDD", images=name) for name in "ab"]
     [comparison] = read_comparisons(runs)
     assert [setting.name for setting in comparison.settings] == [f"DM + FairDD ({run})" for run in runs]
     assert comparison.settings[0].summary("accuracy", "ConvNet")["mean"] == 15
     check_page(report.write(runs, tmp_path / "out")[0].read_text())
+
+
+def test_what_is_as_published_is_not_in_a_name(tmp_path):
+    flags = [(False, 1), (True, 1), (True, 2)]
+    runs = [write_run(tmp_path / f"{one}{two}", [1], group_balance=one, factor=two) for one, two in flags]
+    names = [setting.name for setting in read_comparisons(runs)[0].settings]
+    assert names == ["DM", "DM (group_balance)", "DM (group_balance, factor 2)"]
+
+
+def test_the_whole_real_set_stands_beside_all_runs_of_its_data_and_network(tmp_path):
+    runs = [write_run(tmp_path / str(ipc), [10], ipc=ipc) for ipc in (1, 10)]
+    runs += [write_run(tmp_path / "other", [10], dataset="Other")]
+    whole = dict(trained_on="all real images", images="real", model=["ConvNet"])
+    runs += [write_evaluation(tmp_path / f"w{seed}", [90 + 2 * seed], seed=seed, **whole) for seed in (0, 1)]
+    runs += [write_evaluation(tmp_path / "alone", [90], dataset="Third", **whole)]
+    found = [[setting.name for setting in comparison.settings] for comparison in read_comparisons(runs)]
+    assert found == [["DM", "all real images"], ["DM", "all real images"], ["DM"], ["all real images"]]
+    assert read_comparisons(runs)[1].settings[1].summary("accuracy", "ConvNet")["mean"] == 91
+
+
+def test_every_row_can_be_compared_with_a_row_of_choice(folders, tmp_path):
+    folders += [write_run(tmp_path / "random", [5, 5], [5, 5], Iteration=0)]
+    path = report.write(folders[:4] + folders[5:], tmp_path / "out", against="random real images")[2]
+    rows = {row["run"]: row for row in csv_rows(path) if row["figure"] == "accuracy"}
+    assert float(rows["DM + FairDD"]["change"]) == pytest.approx(statistics.mean([30, 32, 31, 37]) - 5)
+    assert (rows["DM"]["pairs"], rows["random real images"]["change"]) == ("2", "")
+    note = path.with_suffix(".md").read_text()
+    assert 'the row "random real images"' in note and "the vanilla runs" not in note
+    assert "Change against random real images" in path.with_suffix(".html").read_text()
+
+
+def test_below_a_table_stand_the_seeds_the_minutes_and_the_command_of_every_row(folders, tmp_path):
+    (folders[1] / "time.json").write_text('{"minutes": 2.25}')
+    text = report.write(folders[:4], tmp_path / "out")[1].read_text()
+    [line] = [line for line in text.splitlines() if line.startswith("# DM |")]
+    assert line == "# DM | seed 0, 1 | minutes ?, 2.2 | python 3"
+    assert text.splitlines()[text.splitlines().index(line) + 1] == read_run(folders[0]).command()
 
 
 def test_runs_of_other_classes_are_not_pooled(tmp_path):
@@ -228,6 +270,12 @@ def test_what_a_run_records_for_the_report_depends_on_the_seed_alone(tmp_path):
 
 def refused(capsys, *arguments):
     return refusal(capsys, report.main, list(map(str, arguments)))
+
+
+def test_an_unknown_row_to_compare_with_is_refused_with_the_rows_there_are(folders, tmp_path, capsys):
+    words = refused(capsys, *folders, "--out", tmp_path / "out", "--against", "nobody")
+    assert "no row is called nobody" in words and "DM + FairDD" in words and not (tmp_path / "out").exists()
+    assert "--against needs --out" in refused(capsys, *folders, "--against", "DM")
 
 
 def test_nothing_is_overwritten_unasked(folders, tmp_path, capsys):
