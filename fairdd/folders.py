@@ -12,11 +12,13 @@ from pathlib import Path
 from PIL import Image
 
 from fairdd.errors import UserError
+from fairdd.flags import parse
 from fairdd.runs import DATA, EMBEDDING, EVALUATIONS, FLAGS, RESULTS, SAME_RUN, TIME, picture_name
 
 TEXTS, NUMBERS = ("method", "dataset"), ("Iteration", "seed", "num_eval")
 TEXTS_OF_A_RUN, NUMBERS_OF_A_RUN = ("align", "init", "model"), ("ipc", "num_exp")       # an evaluation lacks them
 DERIVED = {"FairDD", "outer_loop", "inner_loop", "epoch_eval_augmented"}    # flags that follow from others
+ALWAYS_SAID = ("method", "dataset", "ipc", "seed")                          # in a run's command
 NO_FLAGS = {"method", "Iteration", "source", "images", "trained_on"}        # of an evaluation, kept beside its flags
 DAMAGE = (OSError, SyntaxError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError,
           Image.DecompressionBombError)          # what readers raise on a file that is not what it should be
@@ -63,7 +65,7 @@ class FinishedRun:
         return "trained_on" in self.flags
 
     def command(self):
-        """What repeats the run, in a folder of its own choice."""
+        """What repeats the run, in a folder of its own choice; what the entry takes anyway is left out."""
         flags = {name: value for name, value in self.flags.items() if name not in SAME_RUN | DERIVED}
         if self.flags.get("epoch_eval_augmented") != self.flags.get("epoch_eval_train"):
             del flags["epoch_eval_train"]       # it was not given: given, it would hold for both
@@ -73,11 +75,33 @@ class FinishedRun:
         if self.is_evaluation:
             words = ["-m", "fairdd.evaluate", *filter(None, [self.flags.get("source")])]
             flags = {name: value for name, value in flags.items() if name not in NO_FLAGS}
-        for name, value in flags.items():
-            if value is not None and value is not False:
-                values = [] if value is True else value if isinstance(value, list) else [value]
-                words += [f"--{name}", *map(str, values)]
-        return shlex.join(["python", *words])
+        return shlex.join(["python", *words, *in_words(flags if self.is_evaluation else needed(flags))])
+
+
+def in_words(flags):
+    """Flags as they are typed. -> list of words"""
+    words = []
+    for name, value in flags.items():
+        if value is not None and value is not False:
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            words += [f"--{name}", *map(str, values)]
+    return words
+
+
+def needed(flags):
+    """Those flags of a run that its entry would not take anyway; all of them where that cannot be told."""
+    try:
+        usual = taken({name: flags[name] for name in ALWAYS_SAID})
+        short = {name: value for name, value in flags.items() if name in ALWAYS_SAID or usual.get(name) != value}
+        return short if taken(short) == taken(flags) else flags
+    except (UserError, KeyError):
+        return flags        # of a version that knew other flags or data
+
+
+def taken(flags):
+    """What today's entry makes of these flags: all that decide about results."""
+    parsed = parse([flags["method"]], str, [flags.get("eval_mode", "S")], in_words(flags)).as_dict()
+    return {name: value for name, value in parsed.items() if name not in SAME_RUN}
 
 
 def read_run(folder):

@@ -19,6 +19,7 @@ def test_the_command_of_a_run_gives_its_flags_again(tmp_path, command):
     flags = parse(methods, find_network, pools, command[1:]).as_dict()
     run = read_run(write_run(tmp_path / "run", [1], **(flags | {"num_exp": 1, "num_eval": 1})))
     words = run.command().split()
+    assert len(words) < 40
     again = parse(methods, find_network, pools, words[2:]).as_dict()
     assert words[1] == ("main_DM.py" if command[0] == "DM" else "main_DC.py")
     assert again == flags | {"num_exp": 1, "num_eval": 1}
