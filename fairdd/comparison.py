@@ -151,7 +151,8 @@ def sorted_out(runs):
     for whole in filter(is_whole, runs):
         fitting = [part for part in parts if data_key(part[0]) == data_key(whole) and part[0].model in whole.models]
         if not fitting:
-            parts += (fitting := [[]])
+            fitting = [[]]
+            parts += fitting
         for part in fitting:
             part.append(whole)
     return parts
@@ -192,7 +193,7 @@ def full_name(pool, alike):
     flags = pool[0].flags
     differing = [name for name in flags if name not in POOLED | IN_A_NAME | {"save_path"}
                  and any(other[0].flags.get(name) != flags[name] for other in alike)]
-    worth = [name for name in differing if name not in PUBLISHED or flags[name] != PUBLISHED[name]]
+    worth = [name for name in differing if (name, flags[name]) not in PUBLISHED.items()]
     words = ", ".join(name if flags[name] is True else f"{name} {flags[name]}" for name in worth)
     if len(alike) > 1 and not differing:
         words = str(pool[0].folder)

@@ -96,7 +96,7 @@ def change_cell(change):
 
 def markdown(comparisons):
     """A section for each comparison: its table, and folded below it how each row was made."""
-    lines = ["# Report", "", FIGURES_NOTE, "", changes_note(comparisons[0].against), ""]
+    lines = ["# Report", "", FIGURES_NOTE, "", markdown_text(changes_note(comparisons[0].against)), ""]
     for comparison in comparisons:
         table = [HEAD, ["---", "---"] + ["---:"] * (len(HEAD) - 2), *rows(comparison)]
         lines += [f"## {markdown_text(comparison.title)}", ""]
@@ -111,9 +111,9 @@ def made(setting):
     seeds = ", ".join(str(run.flags["seed"]) for run in setting.runs)
     minutes = ", ".join("?" if run.minutes is None else f"{run.minutes:.1f}" for run in setting.runs)
     first = setting.runs[0]
-    where = [first.versions[name] for name in ("hardware",) if name in first.versions]
-    where += [f"{name} {first.versions[name]}" for name in ("torch", "python") if name in first.versions]
-    line = " ".join(f"# {setting.name} | seed {seeds} | minutes {minutes} | {', '.join(where)}".split())
+    hardware, torch, python = (first.versions.get(name, "?") for name in ("hardware", "torch", "python"))
+    line = f"# {setting.name} | seed {seeds} | minutes {minutes} | {hardware}, torch {torch}, python {python}"
+    line = " ".join(line.split())
     return [text.replace("```", "` ` `") for text in (line, first.command())]       # what would end the block
 
 

@@ -122,7 +122,7 @@ def test_below_a_table_stand_the_seeds_the_minutes_and_the_command_of_every_row(
     (folders[1] / "time.json").write_text('{"minutes": 2.25}')
     text = report.write(folders[:4], tmp_path / "out")[1].read_text()
     [line] = [line for line in text.splitlines() if line.startswith("# DM |")]
-    assert line == "# DM | seed 0, 1 | minutes ?, 2.2 | python 3"
+    assert line == "# DM | seed 0, 1 | minutes ?, 2.2 | ?, torch ?, python 3"
     assert text.splitlines()[text.splitlines().index(line) + 1] == read_run(folders[0]).command()
 
 
