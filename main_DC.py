@@ -5,13 +5,13 @@
 
 import torch
 
-from fairdd.augment import augment, draw
-from fairdd.distill import distill
-from fairdd.errors import exit_in_words
+from fairdd.matching.augment import augment, draw
+from fairdd.run.loop import distill
+from fairdd.core.errors import report_user_errors
 from fairdd.flags import parse
-from fairdd.matching import ALIGNMENTS, frozen_statistics, gradient_losses
-from fairdd.seeds import torch_generator
-from fairdd.training import Recipe, train_plainly
+from fairdd.matching.gradient import ALIGNMENTS, frozen_batchnorm, gradient_losses
+from fairdd.core.rng import torch_generator
+from fairdd.evaluation.training import TrainConfig, train_epochs
 from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
 
 
@@ -20,12 +20,12 @@ def update(task, syn, *key):
     args = task.args
     net = task.network(args.model, *key).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_net)
-    recipe = Recipe(args.inner_loop, args.lr_net, args.batch_train, args.dsa_strategy)
+    recipe = TrainConfig(args.inner_loop, args.lr_net, args.batch_train, args.dsa_strategy)
     total = 0
     for outer in range(args.outer_loop):
         total = total + match(task, syn, net, *key, outer)
         if outer < args.outer_loop - 1:                 # after the last one the network is thrown away
-            train_plainly(net, syn.detached(), recipe, optimizer, torch_generator(*key, outer, "inner"))
+            train_epochs(net, syn.as_dataset(), recipe, optimizer, torch_generator(*key, outer, "inner"))
     return total / (args.outer_loop * task.real.num_classes)
 
 
@@ -36,11 +36,11 @@ def match(task, syn, net, *key):
     targets = ALIGNMENTS[task.args.align](real.labels, real.groups)
     classes = range(task.real.num_classes)
     syn_images = [augment(syn.of_class(label), draws, syn.labels[syn.labels == label]) for label in classes]
-    with frozen_statistics(net, real):
+    with frozen_batchnorm(net, real):
         return syn.step(gradient_losses(net, real, syn_images, targets, task.args.dis_metric))
 
 
-@exit_in_words
+@report_user_errors
 def main(argv=None):
     args = parse(["DC", "DSA"], find_network, ["S", "SS", *EVAL_POOLS], argv)
     distill(args, update, get_network, get_eval_pool(args.eval_mode, args.model))

@@ -5,13 +5,13 @@
 
 import torch
 
-from fairdd.augment import augment, draw
-from fairdd.distill import distill
-from fairdd.errors import exit_in_words
+from fairdd.matching.augment import augment, draw
+from fairdd.run.loop import distill
+from fairdd.core.errors import report_user_errors
 from fairdd.flags import parse
-from fairdd.matching import ALIGNMENTS, embedding_loss
-from fairdd.seeds import torch_generator
-from fairdd.training import Recipe, train_plainly
+from fairdd.matching.gradient import ALIGNMENTS, embedding_loss
+from fairdd.core.rng import torch_generator
+from fairdd.evaluation.training import TrainConfig, train_epochs
 from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
 
 
@@ -24,7 +24,7 @@ def update(task, syn, *key):
     draws = draw(task.args.dsa_strategy, task.real.num_classes, torch_generator(*key, "augment"))
     real = task.real_batch(draws, *key)
     targets = ALIGNMENTS[task.args.align](real.labels, real.groups)
-    syn_images = augment(syn.decoded(), draws, syn.labels)
+    syn_images = augment(syn.expanded(), draws, syn.labels)
     return syn.step([embedding_loss(net, real, syn_images, syn.labels, targets, task.args.dis_metric)])
 
 
@@ -33,12 +33,12 @@ def warm_up(task, syn, *key):
     args = task.args
     net = task.network(args.model, *key)
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_net)
-    recipe = Recipe(args.warmup_epochs, args.lr_net, args.batch_train)
-    train_plainly(net, syn.detached(), recipe, optimizer, torch_generator(*key, "warm-up"))
+    recipe = TrainConfig(args.warmup_epochs, args.lr_net, args.batch_train)
+    train_epochs(net, syn.as_dataset(), recipe, optimizer, torch_generator(*key, "warm-up"))
     return net
 
 
-@exit_in_words
+@report_user_errors
 def main(argv=None):
     args = parse(["DM"], find_network, ["S", "SS", *EVAL_POOLS], argv)
     distill(args, update, get_network, get_eval_pool(args.eval_mode, args.model))

@@ -132,8 +132,8 @@ class AlexNet(Network):
 class VGG11(Network):
     """Five stages of 3 x 3 convolutions, each then pooled; the embedding is the last map (512 * 1 * 1).
 
-    A pooling that would leave one pixel for the next stage to normalise is skipped: the fourth, at 16 x 16
-    and at colour 28 x 28. The last one never is, as no norm follows it.
+    A pooling that would leave one pixel for the next stage to normalize is skipped: the fourth, at 16 x 16
+    and at color 28 x 28. The last one never is, as no norm follows it.
     """
 
     PLAN = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # the widths of each stage
@@ -241,7 +241,7 @@ EVAL_POOLS = {
 
 
 def get_network(name, channel, num_classes, im_size=(32, 32)):
-    """A freshly initialised network, on the CPU, for images (channel, *im_size)."""
+    """A freshly initialized network, on the CPU, for images (channel, *im_size)."""
     return find_network(name)(channel, num_classes, im_size=im_size)
 
 
@@ -275,12 +275,12 @@ def require(what, im_size, smallest):
     if min(im_size) < smallest:
         raise ValueError(
             f"{what} needs images of at least {smallest} x {smallest} pixels: "
-            f"at {im_size[0]} x {im_size[1]} its last map is too small to pool or to normalise"
+            f"at {im_size[0]} x {im_size[1]} its last map is too small to pool or to normalize"
         )
 
 
 def frame(channel, im_size):
-    """The first layers, and the size (H, W) they make: a border of 2 zeros turns grey 28 x 28 into 32 x 32.
+    """The first layers, and the size (H, W) they make: a border of 2 zeros turns gray 28 x 28 into 32 x 32.
 
     The field writes it as 2 more pixels of padding in the first convolution. No other size needs it.
     """

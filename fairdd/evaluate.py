@@ -10,11 +10,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fairdd import checkpoint, tables
-from fairdd.comparison import run_name
+from fairdd.run import checkpoint
+from fairdd.report import tables
+from fairdd.report.comparison import run_name
 from fairdd.datasets import DATASETS
-from fairdd.distill import Task, evaluate_models, load_data, results
-from fairdd.errors import UserError, exit_in_words
+from fairdd.run.loop import Task, evaluate_models, load_data, results
+from fairdd.core.errors import UserError, report_user_errors
 from fairdd.flags import (
     EMBEDDED,
     Flags,
@@ -28,12 +29,12 @@ from fairdd.flags import (
     whole,
 )
 from fairdd.flags import parse as parse_entry
-from fairdd.precision import set_precision
-from fairdd.preflight import check_networks
-from fairdd.runs import RESULTS, open_run, read_json
-from fairdd.saved import check_fits, flags_of, read
-from fairdd.signals import stoppable
-from fairdd.training import network_for
+from fairdd.core.parallel import set_precision
+from fairdd.run.preflight import check_networks
+from fairdd.run.folder import RESULTS, open_run, read_json
+from fairdd.run.synset_io import check_fits, flags_of, read
+from fairdd.core.errors import catch_termination
+from fairdd.evaluation.training import network_for
 
 REAL_EPOCHS = 30            # passes over all real images, which are hundreds of times as many as synthetic ones;
 REAL_EPOCHS_EMBEDDED = 300  # but not here
@@ -42,7 +43,7 @@ ALSO = ("method", "epoch_eval_augmented", "Iteration")      # what a recipe and 
 OWN = ("device", "save_path", "restart")                    # not taken from the run
 
 
-@exit_in_words
+@report_user_errors
 def main(argv=None):
     # here, not above: this command is an entry, but the package it lies in knows no networks
     from networks import find_network, get_eval_pool, get_network
@@ -62,7 +63,7 @@ def main(argv=None):
 
 def evaluate(args, data, sets, make_network):
     """Test networks trained on each of sets (number -> images), keep and print what they came to."""
-    with open_run(args) as run, stoppable():
+    with open_run(args) as run, catch_termination():
         notes = [f"networks trained on {args.trained_on}", *data.notes, tables.cell_range("test", data.test)]
         run.log("\n".join(notes))
         if run.results is None:
@@ -77,7 +78,7 @@ def evaluate(args, data, sets, make_network):
 
 
 def on_scale_of(saved, test):
-    """The test images normalised as the synthetic ones were, if their file says how."""
+    """The test images normalized as the synthetic ones were, if their file says how."""
     return replace(test, mean=saved.mean or test.mean, std=saved.std or test.std)
 
 

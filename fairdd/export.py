@@ -1,10 +1,10 @@
 """Write a synthetic set for other tools. `python -m fairdd.export RUN OUT --format folder` is what ImageFolder reads.
 
 folder  one folder of PNG files per class, labels.csv, info.json. Pixels are clamped to black and white and rounded to
-        8 bits: what an optimiser moved beyond them, where no colour lies, is lost
+        8 bits: what an optimizer moved beyond them, where no color lies, is lost
 npz     images (M, H, W, C) float32 on the pixel scale, 0 black and 1 white, neither clamped nor rounded; labels (M,),
         mean and std (C,), class_names: (images - mean) / std is what networks are trained on
-pt      [images, labels], the field's plain format: images (M, C, H, W) normalised, labels (M,)
+pt      [images, labels], the field's plain format: images (M, C, H, W) normalized, labels (M,)
 """
 
 import argparse
@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fairdd.checkpoint import write_flushed
-from fairdd.datasets.grouped import denormalise
-from fairdd.errors import UserError, exit_in_words
+from fairdd.run.checkpoint import write_flushed
+from fairdd.datasets.base import denormalize
+from fairdd.core.errors import UserError, report_user_errors
 from fairdd.flags import Parser, whole
-from fairdd.saved import flags_of, read
+from fairdd.run.synset_io import flags_of, read
 
 LABELS, INFO = "labels.csv", "info.json"
 
 
-@exit_in_words
+@report_user_errors
 def main(argv=None):
     args = make_parser().parse_args(argv)
     saved, out = read(args.run), Path(args.out)
@@ -104,7 +104,7 @@ def write_folder(out, images, labels, info):
         (out / folder).mkdir(parents=True, exist_ok=True)
     with open(out / LABELS, "w", newline="") as file:      # first, so that a broken export can be replaced
         csv.writer(file).writerows([("path", "label", "class"), *rows])
-    pixels = (255 * denormalise(images, info["mean"], info["std"])).round().byte()
+    pixels = (255 * denormalize(images, info["mean"], info["std"])).round().byte()
     for (path, *_), image in zip(rows, pixels, strict=True):
         Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(out / path)
     write_file(out / INFO, (json.dumps(info, indent=1) + "\n").encode())

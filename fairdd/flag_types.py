@@ -2,7 +2,7 @@
 
 import argparse
 
-from fairdd.augment import OPERATIONS
+from fairdd.matching.augment import OPERATIONS
 
 
 def whole(low):

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from fairdd.datasets import DATASETS
-from fairdd.errors import UserError
+from fairdd.core.errors import UserError
 from fairdd.flag_types import model_name, real, strategy, whole
-from fairdd.matching import ALIGNMENTS, DISTANCES, EMBEDDING_DISTANCES
-from fairdd.precision import PRECISIONS
-from fairdd.synset import STARTS
+from fairdd.matching.gradient import ALIGNMENTS, DISTANCES, EMBEDDING_DISTANCES
+from fairdd.core.parallel import PRECISIONS
+from fairdd.matching.synset import INITS
 
 DSA = "color_crop_cutout_flip_scale_rotate"
 EMBEDDED = "Colored_Digits"
@@ -73,7 +73,7 @@ def parse(methods, find_network, eval_modes, argv=None):
 def make_parser(methods, find_network, eval_modes):
     """The parser, in groups: what is distilled, how it is matched, how it is evaluated, the data, the run."""
     parser = Parser(
-        description=f"Distil a synthetic set with {' or '.join(methods)}, with or without FairDD, and evaluate it.",
+        description=f"Distill a synthetic set with {' or '.join(methods)}, with or without FairDD, and evaluate it.",
         epilog=f"'paper' marks what holds for every data set but {EMBEDDED}, which has a setting of minutes instead.",
         allow_abbrev=False,
     )
@@ -90,11 +90,11 @@ def add_what(add, methods, find_network):
     add("--dataset", choices=list(DATASETS), default=EMBEDDED, metavar="NAME",
         help=f"one of {', '.join(DATASETS)}; default: %(default)s, which needs no files")
     add("--model", type=model_name(find_network), metavar="NAME",
-        help="network to distil with: ConvNet, ConvNetD2W32, VGG11, ... (networks.py lists them); paper: ConvNet")
+        help="network to distill with: ConvNet, ConvNetD2W32, VGG11, ... (networks.py lists them); paper: ConvNet")
     add("--ipc", type=whole(1), help="synthetic images per class; paper: 10, 50, 100; default: 10")
     add("--factor", type=whole(1), default=1, metavar="F",
         help="store F x F small images in each synthetic image, cut out and enlarged before use; default: %(default)s")
-    add("--init", choices=STARTS, default="real",
+    add("--init", choices=INITS, default="real",
         help="start from random real images, as many of every group, or noise; default: %(default)s")
     add("--Iteration", type=whole(0),
         help="steps; 0 evaluates the start itself; paper: 20000 for DM, 1000 for DC and DSA")
@@ -102,10 +102,10 @@ def add_what(add, methods, find_network):
 
 
 def add_matching(add):
-    add("--FairDD", action="store_true", help="match every group's centre at once: the same as --align fairdd")
+    add("--FairDD", action="store_true", help="match every group's center at once: the same as --align fairdd")
     add("--align", choices=list(ALIGNMENTS),
-        help="targets of a class: the mean of its batch (vanilla, the default), the centre of every group (fairdd), "
-             "or the plain mean of these centres (barycentre)")
+        help="targets of a class: the mean of its batch (vanilla, the default), the center of every group (fairdd), "
+             "or the plain mean of these centers (barycenter)")
     add("--lr_img", type=real(0), help="learning rate of the pixels; paper: 0.1; for DM 1, and 10 from ipc 100 on")
     add("--batch_real", type=whole(1), help="real images per class and step; paper: 256")
     add("--group_balance", action="store_true",
@@ -124,7 +124,7 @@ def add_matching(add):
 def add_evaluation(add, eval_modes):
     add("--eval_mode", choices=eval_modes, default="S",
         help="networks: the model without batch norm (S), the model as it is (SS), several architectures (M), "
-             "batch norms (B), widths (W), depths (D), activations (A), poolings (P), normalisations (N); default: S")
+             "batch norms (B), widths (W), depths (D), activations (A), poolings (P), normalizations (N); default: S")
     add("--eval_every", type=whole(0), default=0,
         help="iterations from one evaluation to the next; 0, the default: only the last")
     add_networks(add)
@@ -140,7 +140,7 @@ def add_networks(add):
 def add_data(add):
     add("--data_path", default="data",
         help="folder that holds the data sets' folders, or the images of Folder; default: ./%(default)s")
-    add("--data_seed", type=whole(0), default=30, help="seed of splits and colours; default: %(default)s, as published")
+    add("--data_seed", type=whole(0), default=30, help="seed of splits and colors; default: %(default)s, as published")
     add("--labels", metavar="CSV",
         help="for Folder: a line per image, its path and attributes; default: labels.csv in --data_path, or, where "
              "there is none, folders class/group/")
@@ -150,7 +150,7 @@ def add_data(add):
              "of several joined by commas every combination is one")
     add("--protected_attr", metavar="NAME", help="attribute that is the group: likewise (Male; race; group)")
     add("--skew", type=real(0, 1),
-        help="share of a training class in its own colour, for Colored_* and CIFAR10_S; default: 0.9")
+        help="share of a training class in its own color, for Colored_* and CIFAR10_S; default: 0.9")
     add("--im_size", type=whole(8), help="side of the images in pixels; default: 16, 32 or 64, by data set")
     add("--skip_bad_images", action="store_true", help="leave out and count images that cannot be read")
 

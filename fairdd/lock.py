@@ -6,13 +6,13 @@ import socket
 from contextlib import contextmanager
 from pathlib import Path
 
-from fairdd.errors import UserError
+from fairdd.core.errors import UserError
 
 NAME = ".lock"
 
 
 @contextmanager
-def only_writer(folder):
+def exclusive_lock(folder):
     """Inside, no other process writes to the folder. Raises UserError with the process id and host of one that does."""
     with open(Path(folder) / NAME, "a+") as file:
         try:

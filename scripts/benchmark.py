@@ -4,7 +4,7 @@
     python scripts/benchmark.py --quick                     # small sizes, seconds: does it run, do both agree?
     python scripts/benchmark.py --growth docs/growth.png    # time of our step against the size of the problem
 
-The published way is in published_way.py. Times are interleaved A B A B, ratios are medians of pairs. The floor of a row
+The published way is in reference_implementation.py. Times are interleaved A B A B, ratios are medians of pairs. The floor of a row
 is what its operations take at the measured rate of a matrix product, and what the inputs and outputs of its operations
 take at the measured bandwidth of memory.
 """
@@ -24,7 +24,7 @@ from torch.utils.flop_counter import flop_registry
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from published_way import (
+from reference_implementation import (
     Scene,
     our_dc,
     our_dm,
@@ -38,7 +38,7 @@ from published_way import (
     test_set,
 )
 
-from fairdd.fairness import accuracy_table
+from fairdd.evaluation.metrics import accuracy_table
 
 FULL = dict(model="ConvNet", side=32, batch=256, classes=10, networks=4, epochs=30, tests=1000)
 QUICK = dict(model="ConvNetD1W32", side=16, batch=12, classes=2, networks=2, epochs=1, tests=200)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fairdd.augment import OPERATIONS, DiffAugment, Draws, augment, crop, crop_noise, cutout, draw, flip, rotate, scale
+from fairdd.matching.augment import OPERATIONS, DiffAugment, Draws, augment, crop, crop_noise, cutout, draw, flip, rotate, scale
 
 ALL = "_".join(OPERATIONS)
 
@@ -93,7 +93,7 @@ def test_scale_and_rotate_do_nothing_at_their_middle():
 def test_rotate_turns_by_at_most_fifteen_degrees():
     side = 65
     images = torch.zeros(1, 1, side, side)
-    images[:, :, 32, 52] = 1                            # 20 pixels right of the centre
+    images[:, :, 32, 52] = 1                            # 20 pixels right of the center
     row, column = (rotate(images, torch.ones(1, 3))[0, 0] == rotate(images, torch.ones(1, 3)).max()).nonzero()[0] - 32
     assert math.degrees(math.atan2(abs(row), column)) == pytest.approx(15, abs=1.5)
 

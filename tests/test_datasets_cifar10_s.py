@@ -1,4 +1,4 @@
-"""CIFAR10-S: grey and colour shares, every test image in both forms, the three places it is read from."""
+"""CIFAR10-S: gray and color shares, every test image in both forms, the three places it is read from."""
 
 import hashlib
 import pickle
@@ -10,13 +10,13 @@ import torchvision
 from PIL import Image
 
 from fairdd.datasets import get_dataset
-from fairdd.datasets.cifar10_s import CLASSES, to_grey
-from fairdd.errors import UserError
+from fairdd.datasets.cifar10_s import CLASSES, to_gray
+from fairdd.core.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """CIFAR-10 as files in miniature: 10 training and 2 test images a class, each of colours of its own."""
+    """CIFAR-10 as files in miniature: 10 training and 2 test images a class, each of colors of its own."""
     root = tmp_path_factory.mktemp("data")
     generator = np.random.RandomState(0)
     for part, count in (("train", 10), ("test", 2)):
@@ -29,38 +29,38 @@ def root(tmp_path_factory):
     return root
 
 
-def is_grey(images):
+def is_gray(images):
     return (images == images[:, :1]).all(1).flatten(1).all(1)
 
 
 @pytest.mark.parametrize("name, skew", [("CIFAR10_S", None), ("CIFAR10_S_90", None), ("CIFAR10_S", 0.55)])
-def test_the_skew_of_each_class_is_grey_or_in_colour(root, name, skew):
+def test_the_skew_of_each_class_is_gray_or_in_color(root, name, skew):
     train = get_dataset(name, root, skew=skew, progress=False).train
     most = 9 if skew is None else 5
     assert train.counts().tolist() == [[most] * 5 + [10 - most] * 5, [10 - most] * 5 + [most] * 5]
-    assert is_grey(train.images).equal(train.groups == 0)
-    assert train.group_names[0] == "grey" and train.class_names[3] == "cat"
+    assert is_gray(train.images).equal(train.groups == 0)
+    assert train.group_names[0] == "gray" and train.class_names[3] == "cat"
 
 
-def test_every_test_image_is_grey_once_and_in_colour_once(root):
+def test_every_test_image_is_gray_once_and_in_color_once(root):
     test = get_dataset("CIFAR10_S", root, progress=False).test
     assert test.counts().tolist() == [[2] * 10] * 2
-    grey, colour = test.images[:20], test.images[20:]
-    assert is_grey(grey).all() and not is_grey(colour).any()
-    assert grey.equal(torch.from_numpy(to_grey(colour.numpy()))) and test.labels[:20].equal(test.labels[20:])
+    gray, color = test.images[:20], test.images[20:]
+    assert is_gray(gray).all() and not is_gray(color).any()
+    assert gray.equal(torch.from_numpy(to_gray(color.numpy()))) and test.labels[:20].equal(test.labels[20:])
 
 
-def test_grey_is_the_luma_of_pillow():
+def test_gray_is_the_luma_of_pillow():
     images = np.random.RandomState(0).randint(0, 256, (1, 3, 200, 200), np.uint8)
     pillow = np.asarray(Image.fromarray(images[0].transpose(1, 2, 0)).convert("L"))
-    assert (to_grey(images) == pillow).all()
+    assert (to_gray(images) == pillow).all()
 
 
 def test_files_are_said_not_to_be_comparable(root):
     assert "not comparable" in get_dataset("CIFAR10_S", root, progress=False).notes[0]
 
 
-def test_the_seed_decides_which_images_are_grey(root):
+def test_the_seed_decides_which_images_are_gray(root):
     first, again, other = (get_dataset("CIFAR10_S", root, data_seed=seed).train for seed in (30, 30, 7))
     assert first.images.equal(again.images) and not first.images.equal(other.images)
 

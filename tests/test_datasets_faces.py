@@ -9,8 +9,8 @@ import torch
 from test_datasets_decode import write_image
 
 from fairdd.datasets import get_dataset
-from fairdd.datasets.cells import hold_out
-from fairdd.errors import UserError
+from fairdd.datasets.splits import hold_out_test
+from fairdd.core.errors import UserError
 
 get = partial(get_dataset, im_size=8, progress=False)
 COLUMNS = ["Attractive" if k == 2 else "Male" if k == 20 else "Young" if k == 39 else f"A{k}" for k in range(40)]
@@ -89,7 +89,7 @@ def test_utkface_names_without_labels_are_left_out_and_counted(tmp_path):
 @pytest.mark.parametrize("smallest, per_cell", [(2, 1), (7, 3), (100, 50), (101, 100), (5000, 100)])
 def test_utkface_test_has_100_of_each_cell_unless_nothing_would_be_left(smallest, per_cell):
     members = [np.arange(smallest), np.arange(10000, 16000)]
-    split = hold_out(members, 30)
+    split = hold_out_test(members, 30)
     assert len(split.test) == 2 * per_cell and (split.notes == ()) == (per_cell == 100)
     assert not set(split.train) & set(split.test) and len(split.train) + len(split.test) == smallest + 6000
 

@@ -11,9 +11,9 @@ from test_datasets_decode import cache_files, write_image
 
 import main_DM
 from fairdd.datasets import get_dataset
-from fairdd.datasets.columns import split_words
-from fairdd.errors import UserError
-from fairdd.training import figures_of
+from fairdd.datasets.custom.columns import split_words
+from fairdd.core.errors import UserError
+from fairdd.evaluation.training import figures_of
 
 AGES, GENDERS, RACES = ("10", "20", "39", "40", "70"), ("male", "female"), ("A", "B")
 HEADER = ["path", "age", "gender", "race"]

@@ -6,7 +6,7 @@ import pytest
 from test_datasets_decode import write_image
 from test_datasets_folder import HEADER, edit, found, get, load, make_rows, write_csv, write_images
 
-from fairdd.errors import UserError
+from fairdd.core.errors import UserError
 
 
 @pytest.fixture

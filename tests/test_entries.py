@@ -11,8 +11,8 @@ from refusal import refusal
 
 import main_DC
 import main_DM
-from fairdd import report
-from fairdd.datasets.grouped import denormalise
+from fairdd.report.__main__ import __main__ as report
+from fairdd.datasets.base import denormalize
 from utils import get_dataset
 
 QUICK = ["--num_eval", "2", "--epoch_eval_train", "1", "--ipc", "2", "--batch_real", "20", "--model", "ConvNetD1W32",
@@ -34,7 +34,7 @@ def refused(capsys, method, folder, *flags):
     return refusal(capsys, run, method, folder, *flags)
 
 
-@pytest.mark.parametrize("align", ["vanilla", "fairdd", "barycentre"])
+@pytest.mark.parametrize("align", ["vanilla", "fairdd", "barycenter"])
 @pytest.mark.parametrize("method", ENTRIES)
 def test_a_run_leaves_everything_a_reader_needs(tmp_path, method, align):
     folder = tmp_path / "made" / "with" / "parents"
@@ -57,7 +57,7 @@ def test_a_run_leaves_everything_a_reader_needs(tmp_path, method, align):
 def test_the_picture_is_the_saved_set_one_row_per_class(tmp_path):
     run("DM", tmp_path)
     saved = synthetic(tmp_path)
-    images = (denormalise(saved["data"][0][0], saved["mean"], saved["std"]) * 255 + 0.5).floor().byte().numpy()
+    images = (denormalize(saved["data"][0][0], saved["mean"], saved["std"]) * 255 + 0.5).floor().byte().numpy()
     with Image.open(tmp_path / "experiment0_iteration00002.png") as picture:
         pixels = np.asarray(picture)
     assert pixels.shape == (10 * 66 + 2, 2 * 66 + 2, 3)                 # 8 pixels, 8 times as large, a border of 2
@@ -78,7 +78,7 @@ def test_the_same_command_gives_the_same_bytes_and_looking_changes_nothing(tmp_p
 @pytest.mark.parametrize("method", ["DM", "DC"])
 def test_alignments_give_different_sets(tmp_path, method):
     sets = []
-    for align in ("vanilla", "fairdd", "barycentre"):
+    for align in ("vanilla", "fairdd", "barycenter"):
         run(method, tmp_path / align, "--align", align)
         sets.append(synthetic(tmp_path / align)["data"][0][0])
     assert not any(torch.equal(a, b) for a, b in zip(sets, sets[1:] + sets[:1], strict=True))
@@ -87,7 +87,7 @@ def test_alignments_give_different_sets(tmp_path, method):
 def test_iteration_zero_evaluates_real_images_of_the_training_set(tmp_path):
     run("DM", tmp_path / "start", "--Iteration", "0", "--init", "balanced")
     saved = synthetic(tmp_path / "start")
-    pixels = (denormalise(saved["data"][0][0], saved["mean"], saved["std"]) * 255).round().byte()
+    pixels = (denormalize(saved["data"][0][0], saved["mean"], saved["std"]) * 255).round().byte()
     train = get_dataset("Colored_Digits", im_size=8).train
     assert all((train.images == image).flatten(1).all(1).any() for image in pixels)
 

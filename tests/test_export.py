@@ -14,7 +14,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
 import main_DM
-from fairdd import evaluate, export, saved
+from fairdd import evaluate
+from fairdd import export
+from fairdd.run import synset_io as saved
 
 USE = (Path(__file__).parent.parent / "docs" / "use.md").read_text()
 SMALL = ["--Iteration", "5", "--lr_img", "1", "--skew", "0.1", "--num_eval", "4", "--epoch_eval_train", "200",
@@ -98,7 +100,7 @@ def test_folders_of_many_classes_with_odd_names_stay_in_order():
     assert folders == sorted(folders) and folders[0] == "00_a_b_z"
 
 
-def test_one_channel_makes_grey_pictures(tmp_path):
+def test_one_channel_makes_gray_pictures(tmp_path):
     info = {"mean": (0.5,), "std": (0.5,), "class_names": ("a",)}
     export.write_folder(tmp_path, torch.zeros(1, 1, 4, 4), torch.tensor([0]), info)
     with Image.open(tmp_path / "0_a" / "00000.png") as picture:

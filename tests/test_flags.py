@@ -3,7 +3,7 @@
 import pytest
 
 import networks
-from fairdd.errors import UserError
+from fairdd.core.errors import UserError
 from fairdd.flags import DSA, get_loops, parse
 
 PUBLISHED = [
@@ -76,7 +76,7 @@ def test_flags_are_read_only():
 @pytest.mark.parametrize(
     ("line", "align"),
     [("", "vanilla"), ("--FairDD", "fairdd"), ("--align fairdd", "fairdd"), ("--FairDD --align fairdd", "fairdd"),
-     ("--align barycentre", "barycentre")],
+     ("--align barycenter", "barycenter")],
 )
 def test_fairdd_and_align_say_the_same(line, align):
     assert flags(line).align == align and flags(line).FairDD == (align == "fairdd")
@@ -129,7 +129,7 @@ def test_what_goes_beyond_the_paper_is_off_by_default():
 
 
 def test_default_folders_differ_where_runs_differ():
-    lines = ["", "--FairDD", "--align barycentre", "--Iteration 0", "--Iteration 0 --init balanced", "--seed 1",
+    lines = ["", "--FairDD", "--align barycenter", "--Iteration 0", "--Iteration 0 --init balanced", "--seed 1",
              "--ipc 1", "--init noise", "--dataset CelebA", "--model ConvNet", "--group_balance",
              "--dis_metric l1", "--warmup_epochs 10", "--warmup_epochs 1", "--factor 2", "--factor 2 --Iteration 0"]
     assert len({flags(line).save_path for line in lines}) == len(lines)

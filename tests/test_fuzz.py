@@ -20,10 +20,10 @@ from PIL import Image
 import main_DC
 import main_DM
 import networks
-from fairdd import checkpoint
-from fairdd.augment import OPERATIONS
+from fairdd.run import checkpoint
+from fairdd.matching.augment import OPERATIONS
 from fairdd.datasets import DATASETS, get_dataset
-from fairdd.errors import UserError
+from fairdd.core.errors import UserError
 from fairdd.flags import parse
 
 settings.register_profile("ours", max_examples=int(os.environ.get("FUZZ_EXAMPLES", 20)), deadline=None,
@@ -60,14 +60,14 @@ def test_any_flags_are_taken_or_refused_in_words(lines, bare, method):
         assert str(error).strip() and "Traceback" not in str(error)
     else:
         assert args.lr_img > 0 and args.ipc > 0 and args.Iteration >= 0
-        assert args.align in ("vanilla", "fairdd", "barycentre")
+        assert args.align in ("vanilla", "fairdd", "barycenter")
 
 
 ENTRIES = {"DM": main_DM.main, "DC": main_DC.main, "DSA": main_DC.main}
 TINY = ["--num_eval", "1", "--epoch_eval_train", "1", "--ipc", "1", "--batch_real", "6", "--im_size", "8",
         "--Iteration", "1", "--model", "ConvNetD1W32", "--restart", "--batch_train", "7"]
 RUNNING = {
-    "--align": ["vanilla", "fairdd", "barycentre"], "--init": ["real", "balanced", "noise"], "--skew": ["0.3", "1"],
+    "--align": ["vanilla", "fairdd", "barycenter"], "--init": ["real", "balanced", "noise"], "--skew": ["0.3", "1"],
     "--dis_metric": ["ours", "mse", "cos", "l1", "other"], "--eval_mode": ["S", "SS", "other"],
     "--ipc": ["2", "3", "0", "500"], "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
     "--dsa_strategy": ["none", "flip", "color_cutout", "crop_scale_rotate"], "--Iteration": ["0", "2"],
@@ -181,7 +181,7 @@ def idx(array):
 
 
 @given(name=WORDS, data=st.data())
-def test_any_file_name_in_utkface_is_labelled_skipped_or_refused(small, name, data):
+def test_any_file_name_in_utkface_is_labeled_skipped_or_refused(small, name, data):
     parts = data.draw(st.lists(st.one_of(st.integers(-5, 200).map(str), WORDS), min_size=1, max_size=5))
     stem = "_".join([*parts, name]).replace("/", "")[:60]
     with tempfile.TemporaryDirectory() as into:

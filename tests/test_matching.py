@@ -5,16 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fairdd.matching import (
+from fairdd.matching.gradient import (
     ALIGNMENTS,
-    barycentre,
+    barycenter,
     embedding_loss,
     fairdd,
-    frozen_statistics,
+    frozen_batchnorm,
     gradient_losses,
     match_loss,
     vanilla,
-    weighted_sums,
+    segment_sum,
 )
 
 LABELS = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2])
@@ -45,7 +45,7 @@ def scene():
 
 
 def parts_by_hand(align, label):
-    """The masks of real images whose means are pulled at, and for the barycentre whose mean of means is."""
+    """The masks of real images whose means are pulled at, and for the barycenter whose mean of means is."""
     groups = sorted(set(GROUPS[label == LABELS].tolist()))
     return [label == LABELS] if align == "vanilla" else [(label == LABELS) & (g == GROUPS) for g in groups]
 
@@ -58,10 +58,10 @@ def dm_by_hand(net, real, syn, align, distance=squared_by_hand):
     """Sum over classes of distances, straight from the formulas."""
     loss = 0
     for label in range(3):
-        centres = [net.embed(real[mask]).mean(0).detach() for mask in parts_by_hand(align, label)]
-        centres = [torch.stack(centres).mean(0)] if align == "barycentre" else centres
+        centers = [net.embed(real[mask]).mean(0).detach() for mask in parts_by_hand(align, label)]
+        centers = [torch.stack(centers).mean(0)] if align == "barycenter" else centers
         mean = net.embed(syn[label == SYN_LABELS]).mean(0)
-        loss = loss + sum(distance(centre - mean) for centre in centres)
+        loss = loss + sum(distance(center - mean) for center in centers)
     return loss
 
 
@@ -83,11 +83,11 @@ def dc_by_hand(net, real, syn, align):
             target = torch.full((len(images),), label)
             return torch.autograd.grad(F.cross_entropy(net(images), target), weights, **how)
 
-        centres = [gradient(real[mask]) for mask in parts_by_hand(align, label)]
-        if align == "barycentre":
-            centres = [[torch.stack(layer).mean(0) for layer in zip(*centres, strict=True)]]
+        centers = [gradient(real[mask]) for mask in parts_by_hand(align, label)]
+        if align == "barycenter":
+            centers = [[torch.stack(layer).mean(0) for layer in zip(*centers, strict=True)]]
         of_syn = gradient(syn[label == SYN_LABELS], create_graph=True)
-        loss = loss + sum(layerwise_by_hand(of_syn, centre) for centre in centres)
+        loss = loss + sum(layerwise_by_hand(of_syn, center) for center in centers)
     return loss
 
 
@@ -140,13 +140,13 @@ def test_batch_gradient_is_the_count_weighted_mean_of_cells_gradients(scene):
 
 def test_under_squared_distance_fairdd_pulls_as_often_as_there_are_groups_towards_the_barycentre(scene):
     net, real, syn = scene
-    losses = [dm(net, real, syn, align) for align in ("fairdd", "barycentre")]
+    losses = [dm(net, real, syn, align) for align in ("fairdd", "barycenter")]
     sum_of_pulls, one_pull = (torch.autograd.grad(loss, syn)[0] for loss in losses)
     groups_present = torch.tensor([3, 2, 1]).repeat_interleave(2)
     assert torch.allclose(sum_of_pulls, groups_present.view(-1, 1, 1, 1) * one_pull, rtol=1e-12)
 
 
-@pytest.mark.parametrize("align", [vanilla, fairdd, barycentre])
+@pytest.mark.parametrize("align", [vanilla, fairdd, barycenter])
 def test_weights_sum_to_one_within_a_target(align):
     targets = align(LABELS, GROUPS)
     sums = torch.bincount(targets.owner, targets.weight)
@@ -159,14 +159,14 @@ def test_fairdd_has_a_target_for_every_group_present_and_none_for_an_absent_one(
 
 
 def test_with_one_group_all_alignments_are_vanilla():
-    for align in (fairdd, barycentre):
+    for align in (fairdd, barycenter):
         targets, plain = align(LABELS, torch.zeros_like(LABELS)), vanilla(LABELS, None)
         assert torch.equal(targets.owner, plain.owner) and torch.equal(targets.weight, plain.weight)
 
 
 def test_weighted_sums_of_a_mean_is_the_mean():
     signals, targets = torch.randn(12, 5).double(), fairdd(LABELS, GROUPS)
-    sums = weighted_sums(signals, targets.owner, targets.weight, 6)
+    sums = segment_sum(signals, targets.owner, targets.weight, 6)
     assert torch.allclose(sums[0], signals[:3].mean(0))
 
 
@@ -195,9 +195,9 @@ def test_frozen_batch_norm_uses_the_statistics_of_all_classes_and_is_restored():
     torch.manual_seed(0)
     net = nn.Sequential(nn.BatchNorm2d(3)).double()
     images = 5 + 2 * torch.randn(12, 3, 6, 6).double()
-    with frozen_statistics(net, images):
+    with frozen_batchnorm(net, images):
         alone = net(images[:1])
-    centred = images - images.mean((0, 2, 3), keepdim=True)
-    plain = centred[:1] / (images.var((0, 2, 3), keepdim=True) + net[0].eps).sqrt()
+    centered = images - images.mean((0, 2, 3), keepdim=True)
+    plain = centered[:1] / (images.var((0, 2, 3), keepdim=True) + net[0].eps).sqrt()
     assert torch.allclose(alone, plain)
     assert net[0].training and net[0].momentum == 0.1

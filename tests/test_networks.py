@@ -89,10 +89,10 @@ def test_at_32_pixels_the_layers_are_those_of_the_field(name, features, paramete
 
 
 @pytest.mark.parametrize("name", EVAL_POOLS["M"][1:-1])
-def test_a_border_makes_grey_28_pixels_32(name):
-    grey, small = make(name, channel=1, size=28)
+def test_a_border_makes_gray_28_pixels_32(name):
+    gray, small = make(name, channel=1, size=28)
     large, _ = make(name, channel=1, size=32)
-    assert torch.equal(grey(small), large(F.pad(small, (2, 2, 2, 2))))
+    assert torch.equal(gray(small), large(F.pad(small, (2, 2, 2, 2))))
 
 
 @pytest.mark.parametrize("name", [*EVAL_POOLS["M"], "ResNet18BN_AP", "ConvNetLN"])

@@ -5,8 +5,8 @@ import torch
 
 import main_DC
 import main_DM
-from fairdd.errors import UserError
-from fairdd.precision import calculating_in, set_precision
+from fairdd.core.errors import UserError
+from fairdd.core.parallel import with_precision, set_precision
 from networks import get_network
 
 QUICK = ["--num_eval", "2", "--epoch_eval_train", "2", "--ipc", "1", "--batch_real", "10", "--model", "ConvNetD1W32",
@@ -15,13 +15,13 @@ QUICK = ["--num_eval", "2", "--epoch_eval_train", "2", "--ipc", "1", "--batch_re
 
 def test_fp32_is_the_network_as_it_is():
     net = torch.nn.Linear(2, 2)
-    assert calculating_in("fp32", net) is net
+    assert with_precision("fp32", net) is net
 
 
 def test_layers_round_to_bf16_and_what_they_give_is_32_bit():
     torch.manual_seed(0)
     net, images = get_network("ConvNetD1W32", 3, 10, (8, 8)), torch.randn(5, 3, 8, 8, requires_grad=True)
-    half = calculating_in("bf16", net)
+    half = with_precision("bf16", net)
     for plain, rounded in ((net(images), half(images)), (net.embed(images), half.embed(images))):
         difference = ((plain - rounded).norm() / plain.norm()).item()
         assert rounded.dtype == torch.float32 and 0 < difference < 2**-6       # bf16 keeps 8 bits

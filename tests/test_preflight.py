@@ -8,15 +8,15 @@ from torch import nn
 import main_DC
 import main_DM
 from fairdd.datasets import GroupedImages
-from fairdd.preflight import chance_of_none, free_memory, layer_bytes, rarest
-from fairdd.tables import cell_table
+from fairdd.run.preflight import prob_group_missing, free_memory, layer_bytes, describe_smallest_cell
+from fairdd.report.tables import cell_table
 
 
 @pytest.mark.parametrize(
     ("size", "cell", "batch"), [(9600, 48, 256), (120, 1, 64), (10, 10, 3), (10, 4, 6), (10, 4, 7)]
 )
 def test_chance_that_a_cell_is_missing_is_hypergeometric(size, cell, batch):
-    assert chance_of_none(size, cell, batch) == pytest.approx(hypergeom.pmf(0, size, cell, batch), rel=1e-9, abs=1e-12)
+    assert prob_group_missing(size, cell, batch) == pytest.approx(hypergeom.pmf(0, size, cell, batch), rel=1e-9, abs=1e-12)
 
 
 def test_the_scarcest_cell_is_the_one_with_the_least_share_of_its_class():
@@ -24,7 +24,7 @@ def test_the_scarcest_cell_is_the_one_with_the_least_share_of_its_class():
     labels, groups = torch.tensor(cells).t().contiguous()
     images = torch.zeros(len(cells), 3, 2, 2, dtype=torch.uint8)
     data = GroupedImages(images, labels, groups, ("young", "old"), ("a", "b"), (0.5,) * 3, (0.5,) * 3)
-    words = rarest(data, 50)
+    words = describe_smallest_cell(data, 50)
     assert "(old, b), 4 of 200 images; in a batch of 50, 1 are expected, none with chance 0.31" in words
 
 

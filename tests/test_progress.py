@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import main_DM
-from fairdd.events import recorder
+from fairdd.run.tensorboard import recorder
 
 QUICK = ["--num_eval", "2", "--epoch_eval_train", "1", "--ipc", "1", "--batch_real", "10", "--model", "ConvNetD1W32",
          "--im_size", "8", "--Iteration", "3"]

@@ -12,9 +12,9 @@ import pytest
 from refusal import refusal
 
 import main_DM
-from fairdd import report
-from fairdd.comparison import COMPARED, interval, read_comparisons
-from fairdd.folders import read_run
+from fairdd.report.__main__ import __main__ as report
+from fairdd.report.comparison import COMPARED, interval, read_comparisons
+from fairdd.report.load_runs import read_run
 
 NASTY = 'a <b> & "c" | \\d_e$ %'
 QUICK = ["--num_eval", "2", "--epoch_eval_train", "1", "--ipc", "2", "--batch_real", "20", "--model", "ConvNetD1W32",

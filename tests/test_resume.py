@@ -19,8 +19,8 @@ import torchvision.utils  # noqa: F401
 
 import main_DC
 import main_DM
-from fairdd import checkpoint
-from fairdd.lock import only_writer
+from fairdd.run import checkpoint
+from fairdd.lock import exclusive_lock
 
 ENTRIES = {"DM": main_DM.main, "DC": main_DC.main}
 SMALL = ["--num_eval", "2", "--epoch_eval_train", "2", "--ipc", "1", "--batch_real", "10", "--model", "ConvNetD1W32",
@@ -106,14 +106,14 @@ def test_a_signal_saves_says_so_and_is_the_exit_status(reference, tmp_path, numb
 
 
 def test_a_second_writer_is_refused_with_the_first_ones_process_and_host(tmp_path):
-    with only_writer(tmp_path):
+    with exclusive_lock(tmp_path):
         assert whole("DM", tmp_path) == 2
     assert f"process {os.getpid()} on {socket.gethostname()}" in errors_of(tmp_path).read_text()
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     (tmp_path / ".lock").write_text("process 1 on elsewhere\n")
-    with only_writer(tmp_path):
+    with exclusive_lock(tmp_path):
         assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
 

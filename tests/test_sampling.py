@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fairdd.datasets import GroupedImages
-from fairdd.sampling import BalancedSampler, RandomSampler, cards, dealt, fair_shares
+from fairdd.matching.sampling import StratifiedSampler, RandomSampler, cards, sample_without_replacement, group_quotas
 
 CELLS = [[60, 4, 13], [0, 30, 31]]      # images of each group, class by class
 
@@ -33,14 +33,14 @@ def key(iteration, *outer):
      ([60, 4, 13], 40, [23, 4, 13]), ([60, 4, 13], 100, [60, 4, 13]), ([5, 0, 7], 5, [2, 0, 3])],
 )
 def test_shares_are_equal_and_what_a_small_cell_lacks_goes_to_the_larger_ones(sizes, total, shares):
-    assert fair_shares(torch.tensor(sizes), total).tolist() == shares
+    assert group_quotas(torch.tensor(sizes), total).tolist() == shares
 
 
 @pytest.mark.parametrize("batch_real", [3, 20, 30, 61, 70, 1000])
 def test_every_batch_holds_the_shares_of_every_group_present_and_no_image_twice(batch_real):
     real = data()
-    sampler = BalancedSampler(real, batch_real)
-    shares = [fair_shares(torch.tensor(sizes), batch_real).tolist() for sizes in CELLS]
+    sampler = StratifiedSampler(real, batch_real)
+    shares = [group_quotas(torch.tensor(sizes), batch_real).tolist() for sizes in CELLS]
     for iteration in range(30):
         rows = sampler.rows(*key(iteration))
         assert cells_of(real, rows) == shares and len(rows.unique()) == len(rows)
@@ -49,7 +49,7 @@ def test_every_batch_holds_the_shares_of_every_group_present_and_no_image_twice(
                for share, size in zip(row, sizes, strict=True))
 
 
-@pytest.mark.parametrize("sampler", [RandomSampler, BalancedSampler])
+@pytest.mark.parametrize("sampler", [RandomSampler, StratifiedSampler])
 def test_a_class_is_taken_whole_where_the_batch_reaches(sampler):
     real = data()
     assert sorted(sampler(real, 77).rows(*key(5)).tolist()) == list(range(len(real)))
@@ -60,7 +60,7 @@ def test_no_image_is_seen_again_before_all_others_were_seen_as_often(size):
     for count in range(size + 1):
         seen = torch.zeros(size, dtype=torch.int64)
         for step in range(3 * size):
-            rows = dealt(size, count, step, "key")
+            rows = sample_without_replacement(size, count, step, "key")
             assert len(rows.unique()) == count
             seen[rows] += 1
             assert seen.max() - seen.min() <= 1, (count, step)
@@ -73,7 +73,7 @@ def test_turns_are_shuffled_anew():
 
 def test_a_draw_depends_on_its_key_alone():
     real = data()
-    one, other = (BalancedSampler(real, 20) for _ in range(2))
+    one, other = (StratifiedSampler(real, 20) for _ in range(2))
     whole = [one.rows(*key(iteration)) for iteration in range(12)]
     resumed = [other.rows(*key(iteration)) for iteration in (11, 7, 3)]
     assert all(torch.equal(a, whole[i]) for a, i in zip(resumed, (11, 7, 3), strict=True))
@@ -83,7 +83,7 @@ def test_a_draw_depends_on_its_key_alone():
 
 def test_outer_loops_are_steps_of_their_own():
     real = data()
-    by_loops, by_iterations = BalancedSampler(real, 20, steps_per_iteration=3), BalancedSampler(real, 20)
+    by_loops, by_iterations = StratifiedSampler(real, 20, steps_per_iteration=3), StratifiedSampler(real, 20)
     steps = [by_loops.rows(*key(iteration, outer)) for iteration in range(3) for outer in range(3)]
     assert all(torch.equal(rows, by_iterations.rows(*key(step))) for step, rows in enumerate(steps))
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from fairdd.datasets import GroupedImages
-from fairdd.errors import UserError
-from fairdd.synset import SynSet, decode, pack, start
+from fairdd.core.errors import UserError
+from fairdd.matching.synset import SynSet, expand_grid, pack_grid, init_synthetic
 
 
 def faces(cells):
@@ -81,12 +81,12 @@ def test_a_step_is_sgd_with_momentum_one_half_on_the_sum_of_losses():
 
 def test_what_networks_train_on_is_cut_off_from_the_pixels_gradient():
     syn = start(REAL, 2, "real", 1.0, 0)
-    assert not syn.detached().batch(torch.tensor([0])).requires_grad and syn.of_class(1).requires_grad
+    assert not syn.as_dataset().batch(torch.tensor([0])).requires_grad and syn.of_class(1).requires_grad
 
 
 def test_factor_one_changes_nothing():
     plain, same = start(REAL, 10, "real", 1.0, 0), start(REAL, 10, "real", 1.0, 0, factor=1)
-    assert torch.equal(plain.images, same.images) and same.decoded() is same.images
+    assert torch.equal(plain.images, same.images) and same.expanded() is same.images
     assert torch.equal(same.labels, same.image_labels)
 
 
@@ -94,37 +94,37 @@ def test_factor_one_changes_nothing():
 def test_decoding_gives_back_packed_images_of_one_value_in_their_order(factor):
     values = torch.randn(5 * factor**2, 3, 1, 1)
     images = values.expand(-1, -1, 12, 6)
-    packed = pack(images, factor)
-    assert packed.shape == (5, 3, 12, 6) and torch.allclose(decode(packed, factor), images)
+    packed = pack_grid(images, factor)
+    assert packed.shape == (5, 3, 12, 6) and torch.allclose(expand_grid(packed, factor), images)
     assert torch.allclose(packed[0, :, 0, :: 6 // factor], values[:factor, :, 0, 0].t())         # row by row
 
 
 def test_decoding_enlarges_each_part_of_the_grid_by_itself():
     images = torch.randn(2, 3, 8, 8)
     corner = F.interpolate(images[1:, :, :4, 4:], size=(8, 8), mode="bilinear", align_corners=False)
-    assert torch.equal(decode(images, 2)[5:6], corner)
+    assert torch.equal(expand_grid(images, 2)[5:6], corner)
 
 
 @pytest.mark.parametrize("init", ["real", "balanced", "noise"])
 def test_with_a_factor_a_class_is_matched_and_trained_on_as_that_many_images(init):
     syn = start(REAL, 3, init, 1.0, 0, factor=2)
     assert syn.images.shape == (6, 3, 4, 4) and syn.image_labels.tolist() == [0] * 3 + [1] * 3
-    assert syn.decoded().shape == (24, 3, 4, 4) and syn.labels.tolist() == [0] * 12 + [1] * 12
-    training = syn.detached()
+    assert syn.expanded().shape == (24, 3, 4, 4) and syn.labels.tolist() == [0] * 12 + [1] * 12
+    training = syn.as_dataset()
     assert torch.equal(training.images[12:], syn.of_class(1)) and torch.equal(training.labels, syn.labels)
-    assert [tensor.shape[0] for tensor in syn.content()] == [6, 6]
+    assert [tensor.shape[0] for tensor in syn.to_list()] == [6, 6]
 
 
 def test_the_gradient_of_decoded_images_reaches_every_stored_pixel_and_moves_it():
     syn = start(REAL, 2, "real", 1.0, 0, factor=2)
     before = syn.images.detach().clone()
-    syn.step([syn.decoded().sum()])
+    syn.step([syn.expanded().sum()])
     assert torch.allclose(before - syn.images, torch.full_like(before, 4.0))        # each is enlarged to four pixels
 
 
 def test_a_balanced_start_balances_the_images_in_the_grids():
     syn = start(REAL, 3, "balanced", 1.0, 0, factor=2)
-    rows = ((syn.detached().images[:, 0, 0, 0] * 0.5 + 0.5) * 255).round().long()
+    rows = ((syn.as_dataset().images[:, 0, 0, 0] * 0.5 + 0.5) * 255).round().long()
     assert torch.equal(REAL.labels[rows], syn.labels) and len(rows.unique()) == len(rows)
     counts = [torch.bincount(REAL.groups[rows][syn.labels == label], minlength=3).tolist() for label in (0, 1)]
     assert sorted(counts[0]) == [3, 4, 5] and counts[0][1] == 3 and counts[1] == [2, 5, 5]

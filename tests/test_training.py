@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fairdd.datasets import GroupedImages
-from fairdd.seeds import torch_generator
-from fairdd.training import Recipe, evaluate_synset, predict, train
+from fairdd.core.rng import torch_generator
+from fairdd.evaluation.training import TrainConfig, evaluate_synset, predict, train
 
 
 def grouped(count=300):
@@ -22,7 +22,7 @@ def linear():
 
 
 def test_training_is_the_published_recipe():
-    data, recipe = grouped(10), Recipe(epochs=4, lr=0.1, batch_size=10)
+    data, recipe = grouped(10), TrainConfig(epochs=4, lr=0.1, batch_size=10)
     torch.manual_seed(1)
     ours, plain = linear(), linear()
     plain.load_state_dict(ours.state_dict())
@@ -39,7 +39,7 @@ def test_training_is_the_published_recipe():
 
 def test_an_easy_problem_is_learned_and_every_network_reported():
     data = grouped()
-    figures = evaluate_synset(linear, data, data, Recipe(20, 0.01), 3, "key")
+    figures = evaluate_synset(linear, data, data, TrainConfig(20, 0.01), 3, "key")
     assert len(figures) == 3 and all(f["accuracy"] == 100 and f["DEO_M"] == 0 for f in figures)
 
 
@@ -48,7 +48,7 @@ def test_networks_differ_among_each_other_and_repeat_by_key():
 
     def run(key):
         nets = []
-        evaluate_synset(lambda: nets.append(linear()) or nets[-1], data, data, Recipe(1, 0.01), 2, key)
+        evaluate_synset(lambda: nets.append(linear()) or nets[-1], data, data, TrainConfig(1, 0.01), 2, key)
         return [net[1].weight for net in nets]
 
     first, again, other = run("a"), run("a"), run("b")
@@ -61,7 +61,7 @@ def test_evaluating_leaves_the_global_generator_alone():
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    evaluate_synset(linear, data, data, Recipe(1, 0.01, strategy="color_flip"), 1, "key")
+    evaluate_synset(linear, data, data, TrainConfig(1, 0.01, strategy="color_flip"), 1, "key")
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import main_DC
 import main_DM
-from fairdd.signals import Stopped
+from fairdd.core.errors import Interrupted
 from utils import decode, get_dataset
 
 QUICK = ["--num_eval", "1", "--epoch_eval_train", "1", "--ipc", "2", "--batch_real", "20", "--model", "ConvNetD1W32",
@@ -47,7 +47,7 @@ def test_a_run_with_variants_that_was_stopped_goes_on_to_the_same_bytes(tmp_path
 
     def stop_at_the_second(*args):
         if len(done) == 1:
-            raise Stopped(15)
+            raise Interrupted(15)
         done.append(1)
         return update(*args)
 

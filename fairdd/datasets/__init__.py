@@ -10,17 +10,17 @@ from pathlib import Path
 from fairdd.datasets.bffhq import load_bffhq
 from fairdd.datasets.celeba import load_celeba
 from fairdd.datasets.cifar10_s import load_cifar10_s
-from fairdd.datasets.coloured import RECIPES, load_coloured
-from fairdd.datasets.folder import load_folder
-from fairdd.datasets.grouped import Dataset, GroupedImages, denormalise, normalise
+from fairdd.datasets.colored import COLORING_SPECS, load_colored
+from fairdd.datasets.custom.folder import load_folder
+from fairdd.datasets.base import Dataset, GroupedImages, denormalize, normalize
 from fairdd.datasets.utkface import load_utkface
-from fairdd.errors import UserError
+from fairdd.core.errors import UserError
 
-__all__ = ["DATASETS", "Dataset", "GroupedImages", "denormalise", "get_dataset", "normalise"]
+__all__ = ["DATASETS", "Dataset", "GroupedImages", "denormalize", "get_dataset", "normalize"]
 
 
 @dataclass(frozen=True)
-class Request:
+class DatasetRequest:
     """What a user asks of a data set. None means: as published."""
 
     name: str
@@ -36,21 +36,21 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of the table: the function that builds the set from a Request, and the options only some sets take."""
+class DatasetSpec:
+    """A line of the table: the function that builds the set from a DatasetRequest, and the options only some sets take."""
 
     load: Callable
     takes: tuple = ()
 
 
 DATASETS = {
-    **{name: Entry(load_coloured, ("skew",)) for name in RECIPES},
-    "CIFAR10_S": Entry(load_cifar10_s, ("skew",)),
-    "CIFAR10_S_90": Entry(load_cifar10_s, ("skew",)),
-    "CelebA": Entry(load_celeba, ("target_attr", "protected_attr")),
-    "UTKface": Entry(load_utkface, ("target_attr", "protected_attr")),
-    "BFFHQ": Entry(load_bffhq),
-    "Folder": Entry(load_folder, ("target_attr", "protected_attr", "labels")),
+    **{name: DatasetSpec(load_colored, ("skew",)) for name in COLORING_SPECS},
+    "CIFAR10_S": DatasetSpec(load_cifar10_s, ("skew",)),
+    "CIFAR10_S_90": DatasetSpec(load_cifar10_s, ("skew",)),
+    "CelebA": DatasetSpec(load_celeba, ("target_attr", "protected_attr")),
+    "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr")),
+    "BFFHQ": DatasetSpec(load_bffhq),
+    "Folder": DatasetSpec(load_folder, ("target_attr", "protected_attr", "labels")),
 }
 
 
@@ -59,12 +59,12 @@ def get_dataset(name, data_path="data", *, data_seed=30, im_size=None, skew=None
     """The data set of that name, built as published unless an option says otherwise.
 
     data_seed decides every draw of the building (30: the published one); im_size: pixels per side; skew: share of
-    a training class that has its own colour (or is grey or coloured); target_attr, protected_attr: what is the class,
+    a training class that has its own color (or is gray or colored); target_attr, protected_attr: what is the class,
     what is the group; labels: the CSV of a folder of your own; skip_bad_images: leave broken files out, do not stop.
     """
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
-    request = Request(name, Path(data_path), data_seed, im_size, skew, target_attr, protected_attr,
+    request = DatasetRequest(name, Path(data_path), data_seed, im_size, skew, target_attr, protected_attr,
                       skip_bad_images, progress, labels)
     check(request)
     return DATASETS[name].load(request)

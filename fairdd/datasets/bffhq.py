@@ -9,16 +9,16 @@ import re
 
 import numpy as np
 
-from fairdd.datasets.cells import Attribute, select
-from fairdd.datasets.decode import decode
-from fairdd.datasets.files import by_label, find_folder, list_images, missing
-from fairdd.datasets.grouped import Dataset
+from fairdd.datasets.splits import Attribute, select_images
+from fairdd.datasets.image_cache import load_images
+from fairdd.datasets.files import by_label, find_folder, list_images, dataset_not_found
+from fairdd.datasets.base import Dataset
 
 FOLDERS = ("bffhq", "BFFHQ")
 PATTERNS = ("0.5pct/align/*/*", "0.5pct/conflict/*/*", "test/*")
 TREE = "0.5pct/align/<class>/*, 0.5pct/conflict/<class>/* and test/*, files named …_<age>_<gender>.png"
 LINK = "https://github.com/kakaoenterprise/Learning-Debiased-Disentangled"
-SCALE = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)      # CIFAR-10's, as published
+NORMALIZATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)      # CIFAR-10's, as published
 NAME = re.compile(r"_([01])_([01])\.\w+$")
 AGES, GENDERS = ("young", "old"), ("female", "male")
 
@@ -26,11 +26,11 @@ AGES, GENDERS = ("young", "old"), ("female", "male")
 def load_bffhq(request):
     """BFFHQ at 64 pixels: aligned and conflicting faces train, the test folder tests; its valid folder is unused."""
     train, test = (by_label(NAME, paths) for paths in find_images(request.data_path))
-    decoded = decode(train.paths + test.paths, request.im_size or 64, request)
+    decoded = load_images(train.paths + test.paths, request.im_size or 64, request)
     age, gender = np.concatenate([train.labels, test.labels])[decoded.kept].T
     attributes = Attribute(age, AGES), Attribute(gender, GENDERS)
     border = int((decoded.kept < len(train.paths)).sum())
-    parts = (select(decoded.images, part, *attributes, SCALE) for part in (slice(0, border), slice(border, None)))
+    parts = (select_images(decoded.images, part, *attributes, NORMALIZATION) for part in (slice(0, border), slice(border, None)))
     return Dataset(request.name, *parts, train.notes + test.notes + decoded.notes)
 
 
@@ -39,5 +39,5 @@ def find_images(root):
     folder = find_folder(root, FOLDERS)
     align, conflict, test = (list_images(folder, pattern) if folder else [] for pattern in PATTERNS)
     if not (align and conflict and test):
-        raise missing("BFFHQ", [folder] if folder else [root / name for name in FOLDERS], TREE, LINK)
+        raise dataset_not_found("BFFHQ", [folder] if folder else [root / name for name in FOLDERS], TREE, LINK)
     return align + conflict, test

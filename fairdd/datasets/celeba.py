@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fairdd.datasets.cells import Attribute, Split, cells, choose, cross, draw, select
-from fairdd.datasets.decode import decode
-from fairdd.datasets.files import SUFFIXES, download, few, find_folder, missing
-from fairdd.datasets.grouped import Dataset
-from fairdd.errors import UserError
+from fairdd.datasets.splits import Attribute, Split, cell_members, choose_attributes, cross, draw_from_cells, select_images
+from fairdd.datasets.image_cache import load_images
+from fairdd.datasets.files import SUFFIXES, download, preview, find_folder, dataset_not_found
+from fairdd.datasets.base import Dataset
+from fairdd.core.errors import UserError
 
 FOLDERS = ("CelebA", "celeba")
 IMAGES = ("img_align_celeba/img_align_celeba", "img_align_celeba", "Img/img_align_celeba")
@@ -22,7 +22,7 @@ ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv", "Anno/list_attr_ce
 PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv", "Eval/list_eval_partition.txt")
 TREE = "img_align_celeba/*.jpg, list_attr_celeba.txt and list_eval_partition.txt (or the two lists as .csv)"
 LINK = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (aligned and cropped images)"
-SCALE = (0.5063, 0.4258, 0.3832), (0.2676, 0.2453, 0.2410)
+NORMALIZATION = (0.5063, 0.4258, 0.3832), (0.2676, 0.2453, 0.2410)
 TRAIN, TEST = 0, 2              # in the partition list; 1 is validation, unused
 HELD_OUT = 5                    # one in five, where the list has no test images
 
@@ -31,15 +31,15 @@ def load_celeba(request):
     """CelebA at 64 pixels: official training images; test images reduced to equally many of each cell."""
     images, attribute_list, partition_list = find_parts(request.data_path)
     listed = read_list(attribute_list)
-    chosen = choose(request, ("Attractive", "Male"), listed.columns)
+    chosen = choose_attributes(request, ("Attractive", "Male"), listed.columns)
     part = parts_of(listed.names, partition_list)
     order = np.concatenate([np.flatnonzero(part == TRAIN), np.flatnonzero(part == TEST)])
-    decoded = decode([images / listed.names[row] for row in order], request.im_size or 64, request, square=True)
+    decoded = load_images([images / listed.names[row] for row in order], request.im_size or 64, request, square=True)
     rows = order[decoded.kept]
     target, protected = (cross({name: binary(listed, name, rows, len(names) == 1) for name in names})
                          for names in chosen)
     split = balance(target, protected, part[rows] == TEST, request.data_seed)
-    parts = (select(decoded.images, places, target, protected, SCALE) for places in (split.train, split.test))
+    parts = (select_images(decoded.images, places, target, protected, NORMALIZATION) for places in (split.train, split.test))
     return Dataset(request.name, *parts, decoded.notes + split.notes)
 
 
@@ -53,12 +53,12 @@ def find_parts(root):
              for names in (IMAGES, ATTRIBUTES, PARTITION)]
     for found, names in zip(parts, (IMAGES, ATTRIBUTES, PARTITION), strict=True):
         if found is None:
-            raise missing("CelebA", [folder / name for name in names], TREE, LINK)
+            raise dataset_not_found("CelebA", [folder / name for name in names], TREE, LINK)
     return parts
 
 
 @dataclass(frozen=True, eq=False)
-class Listing:
+class AttributeTable:
     """names: of N image files; values: (N, K) int8; columns: the names of the K values."""
 
     names: list
@@ -84,9 +84,9 @@ def read_list(path):
     names = [line.split(comma, 1)[0] for line in lines[first:]]
     leaving = [name for name in names if Path(name).name != name]
     if leaving:
-        raise UserError(f"{path} names files outside the image folder: {few(leaving)}")
+        raise UserError(f"{path} names files outside the image folder: {preview(leaving)}")
     header = lines[first - 1].split(comma) if first else []
-    return Listing(names, values, tuple(header[1 - width :]))
+    return AttributeTable(names, values, tuple(header[1 - width :]))
 
 
 def parts_of(names, path):
@@ -95,7 +95,7 @@ def parts_of(names, path):
     part_of = dict(zip(listed.names, listed.values[:, 0], strict=True))
     unknown = [name for name in names if name not in part_of]
     if unknown:
-        raise UserError(f"{path} lacks {len(unknown)} images of the attribute list: {few(unknown)}")
+        raise UserError(f"{path} lacks {len(unknown)} images of the attribute list: {preview(unknown)}")
     return np.array([part_of[name] for name in names])
 
 
@@ -116,10 +116,10 @@ def balance(target, protected, is_test, seed):
         train, pool, notes = slice(0, int((~is_test).sum())), np.flatnonzero(is_test), ()
     else:
         everything = np.arange(len(is_test))
-        members = cells(target, protected, everything)
-        pool = np.concatenate(draw(members, [len(cell) // HELD_OUT for cell in members], seed))
+        members = cell_members(target, protected, everything)
+        pool = np.concatenate(draw_from_cells(members, [len(cell) // HELD_OUT for cell in members], seed))
         train = np.setdiff1d(everything, pool)
         notes = (f"the partition lists no test images: one in {HELD_OUT} training images of every cell is held out",)
-    members = cells(target, protected, pool)
+    members = cell_members(target, protected, pool)
     smallest = min(map(len, members))
-    return Split(train, np.concatenate(draw(members, [smallest] * len(members), seed)), notes)
+    return Split(train, np.concatenate(draw_from_cells(members, [smallest] * len(members), seed)), notes)

@@ -1,4 +1,4 @@
-"""CIFAR10-S: classes 0 to 4 mostly grey, classes 5 to 9 mostly in colour; group 0 is grey, group 1 colour.
+"""CIFAR10-S: classes 0 to 4 mostly gray, classes 5 to 9 mostly in color; group 0 is gray, group 1 color.
 
 Wang et al.: Towards Fairness in Visual Recognition, CVPR 2020. Every test image appears in both forms.
 """
@@ -6,16 +6,16 @@ Wang et al.: Towards Fairness in Visual Recognition, CVPR 2020. Every test image
 import numpy as np
 import torch
 
-from fairdd.datasets.coloured import floor_share
-from fairdd.datasets.decode import decode
-from fairdd.datasets.files import download, find_folder, list_images, missing
-from fairdd.datasets.grouped import Dataset, GroupedImages
-from fairdd.datasets.resize import resize
-from fairdd.errors import UserError
+from fairdd.datasets.colored import floor_share
+from fairdd.datasets.image_cache import load_images
+from fairdd.datasets.files import download, find_folder, list_images, dataset_not_found
+from fairdd.datasets.base import Dataset, GroupedImages
+from fairdd.datasets.base import resize
+from fairdd.core.errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-GROUPS = ("grey", "colour")
-SCALE = (0.48905, 0.48451, 0.46715), (0.24278, 0.24082, 0.25098)
+GROUPS = ("gray", "color")
+NORMALIZATION = (0.48905, 0.48451, 0.46715), (0.24278, 0.24082, 0.25098)
 SKEW = 0.9
 LUMA = (19595, 38470, 7471)          # 0.299, 0.587, 0.114 of 65536
 BATCHES = "cifar-10-batches-py"
@@ -33,18 +33,18 @@ def load_cifar10_s(request):
     (train, test), notes = read_cifar10(request)
     seed = 0 if request.data_seed == 30 else request.data_seed      # 30 means published: here NumPy's seed 0
     (images, labels), (test_images, test_labels) = shuffle(*train, seed), shuffle(*test, seed)
-    grey = choose_grey(labels, SKEW if request.skew is None else request.skew)
-    images[grey] = to_grey(images[grey])
-    both = np.concatenate([to_grey(test_images), test_images])
+    gray = choose_gray(labels, SKEW if request.skew is None else request.skew)
+    images[gray] = to_gray(images[gray])
+    both = np.concatenate([to_gray(test_images), test_images])
     test_groups = np.repeat((0, 1), len(test_images))
-    parts = (images, labels, 1 - grey.astype(np.int64)), (both, np.tile(test_labels, 2), test_groups)
+    parts = (images, labels, 1 - gray.astype(np.int64)), (both, np.tile(test_labels, 2), test_groups)
     return Dataset(request.name, *(group(*part, request.im_size) for part in parts), notes)
 
 
 def group(images, labels, groups, size):
     """Arrays -> GroupedImages at that size"""
     images, labels, groups = (torch.from_numpy(values) for values in (images, labels, groups))
-    return GroupedImages(resize(images, size), labels, groups, CLASSES, GROUPS, *SCALE)
+    return GroupedImages(resize(images, size), labels, groups, CLASSES, GROUPS, *NORMALIZATION)
 
 
 def shuffle(images, labels, seed):
@@ -53,17 +53,17 @@ def shuffle(images, labels, seed):
     return images[order], labels[order]
 
 
-def choose_grey(labels, skew):
-    """The first ⌊skew·n⌋ of classes 0 to 4 are grey, of classes 5 to 9 the first n − ⌊skew·n⌋. (N,) -> (N,) bool"""
-    grey = np.zeros(len(labels), bool)
+def choose_gray(labels, skew):
+    """The first ⌊skew·n⌋ of classes 0 to 4 are gray, of classes 5 to 9 the first n − ⌊skew·n⌋. (N,) -> (N,) bool"""
+    gray = np.zeros(len(labels), bool)
     for label in range(len(CLASSES)):
         members = np.flatnonzero(labels == label)
         majority = floor_share(skew, len(members))
-        grey[members[: majority if label < 5 else len(members) - majority]] = True
-    return grey
+        gray[members[: majority if label < 5 else len(members) - majority]] = True
+    return gray
 
 
-def to_grey(images):
+def to_gray(images):
     """ITU-R 601 luma in Pillow's 16-bit fixed point, the same in all three channels. (N, 3, H, W) -> same, uint8"""
     luma = np.full(images[:, 0].shape, 2**15, np.uint32)
     for channel, weight in enumerate(LUMA):
@@ -92,7 +92,7 @@ def read_batches(home, train):
     try:
         batches = torchvision.datasets.CIFAR10(home, train)
     except RuntimeError as error:
-        raise missing("CIFAR-10", [home / BATCHES], TREE, LINK, "a file is missing or damaged") from error
+        raise dataset_not_found("CIFAR-10", [home / BATCHES], TREE, LINK, "a file is missing or damaged") from error
     return np.ascontiguousarray(batches.data.transpose(0, 3, 1, 2)), np.array(batches.targets, np.int64)
 
 
@@ -101,8 +101,8 @@ def read_files(folder, request):
     train, test = ([path for name in CLASSES for path in list_images(folder / part / name)]
                    for part in ("train", "test"))
     if not train or not test:
-        raise missing("CIFAR-10", [folder], TREE, LINK, f"the classes are {', '.join(CLASSES)}")
-    decoded = decode(train + test, 32, request)
+        raise dataset_not_found("CIFAR-10", [folder], TREE, LINK, f"the classes are {', '.join(CLASSES)}")
+    decoded = load_images(train + test, 32, request)
     images = decoded.images.numpy()
     labels = np.array([CLASSES.index(path.parent.name) for path in train + test])[decoded.kept]
     cut = int((decoded.kept < len(train)).sum())

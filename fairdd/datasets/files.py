@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairdd.errors import UserError
+from fairdd.core.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -26,7 +26,7 @@ def list_images(folder, pattern="*"):
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class Labeled:
     """paths: the N files that tell their labels; labels: (N, K) int64; notes: how many others were left out."""
 
     paths: list
@@ -35,23 +35,23 @@ class Labelled:
 
 
 def by_label(pattern, paths):
-    """Read the labels that stand in file names. pattern: its K groups are numbers. -> Labelled"""
+    """Read the labels that stand in file names. pattern: its K groups are numbers. -> Labeled"""
     matches = {path: pattern.search(path.name) for path in paths}
     others = [path.name for path in paths if not matches[path]]
     if len(others) == len(paths):
         raise UserError(f"{paths[0].parent}: no file name holds its labels, {paths[0].name} for one")
     labels = np.array([match.groups() for match in matches.values() if match]).astype(np.int64)
-    notes = (f"{len(others)} files without labels in their names are left out: {few(others)}",) if others else ()
-    return Labelled([path for path in paths if matches[path]], labels, notes)
+    notes = (f"{len(others)} files without labels in their names are left out: {preview(others)}",) if others else ()
+    return Labeled([path for path in paths if matches[path]], labels, notes)
 
 
-def few(names):
+def preview(names):
     """The first three names, for a message."""
     names = list(names)
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def missing(title, tried, tree, link, reason=""):
+def dataset_not_found(title, tried, tree, link, reason=""):
     """The error of a data set that is not there: where it was looked for, what was expected, where to get it."""
     places = ", ".join(os.fspath(path) for path in tried)
     because = f" ({reason})" if reason else ""
@@ -60,9 +60,9 @@ def missing(title, tried, tree, link, reason=""):
 
 def download(name, root, tried, tree, link):
     """Let torchvision fetch a data set; whatever stops it (network, disk, the site) becomes one clear sentence."""
-    import torchvision  # here, because it takes seconds to import and few starts need it
+    import torchvision  # here, because it takes seconds to import and preview starts need it
 
     try:
         getattr(torchvision.datasets, name)(root, download=True)
     except Exception as error:      # every downloader has its own kinds of failure
-        raise missing(name, tried, tree, link, f"download failed: {' '.join(str(error).split())}") from error
+        raise dataset_not_found(name, tried, tree, link, f"download failed: {' '.join(str(error).split())}") from error

@@ -8,14 +8,14 @@ import re
 
 import numpy as np
 
-from fairdd.datasets.cells import Attribute, cells, choose, cross, hold_out, select
-from fairdd.datasets.decode import decode
-from fairdd.datasets.files import by_label, list_images, missing
-from fairdd.datasets.grouped import Dataset
+from fairdd.datasets.splits import Attribute, cell_members, choose_attributes, cross, hold_out_test, select_images
+from fairdd.datasets.image_cache import load_images
+from fairdd.datasets.files import by_label, list_images, dataset_not_found
+from fairdd.datasets.base import Dataset
 
 FOLDERS = ("UTKFace", "UTKface", "utkface", "UTKFace/UTKFace")
 LINK = "https://susanqq.github.io/UTKFace/ (aligned and cropped faces)"
-SCALE = (0.61359, 0.47225, 0.40703), (0.25493, 0.23054, 0.22835)
+NORMALIZATION = (0.61359, 0.47225, 0.40703), (0.25493, 0.23054, 0.22835)
 NAME = re.compile(r"^(\d{1,3})_([01])_([0-4])_")
 NAMES = {"age": ("under 20", "20 to 39", "40 and over"), "gender": ("male", "female"),
          "race": ("White", "Black", "Asian", "Indian")}
@@ -24,16 +24,16 @@ OTHERS = 4              # the fifth race is no group: dropped wherever race is u
 
 def load_utkface(request):
     """UTKFace at 64 pixels, age and race unless others are asked for; mean and std of the published set."""
-    chosen = choose(request, ("age", "race"), tuple(NAMES))
+    chosen = choose_attributes(request, ("age", "race"), tuple(NAMES))
     found = by_label(NAME, find_images(request.data_path))
-    decoded = decode(found.paths, request.im_size or 64, request)
+    decoded = load_images(found.paths, request.im_size or 64, request)
     age, gender, race = found.labels[decoded.kept].T
     values = {"age": np.digitize(age, (20, 40)), "gender": gender, "race": race}
     target, protected = (cross({name: Attribute(values[name], NAMES[name]) for name in names}) for names in chosen)
     uses_race = any("race" in names for names in chosen)
     places = np.flatnonzero(race != OTHERS) if uses_race else np.arange(len(race))
-    split = hold_out(cells(target, protected, places), request.data_seed)
-    parts = (select(decoded.images, part, target, protected, SCALE) for part in (split.train, split.test))
+    split = hold_out_test(cell_members(target, protected, places), request.data_seed)
+    parts = (select_images(decoded.images, part, target, protected, NORMALIZATION) for part in (split.train, split.test))
     return Dataset(request.name, *parts, found.notes + decoded.notes + split.notes)
 
 
@@ -44,4 +44,4 @@ def find_images(root):
         if any(NAME.search(path.name) for path in paths):
             return paths
     tried = [root / name for name in FOLDERS]
-    raise missing("UTKFace", tried, "one folder of files named age_gender_race_time.jpg", LINK)
+    raise dataset_not_found("UTKFace", tried, "one folder of files named age_gender_race_time.jpg", LINK)

@@ -1,0 +1,55 @@
+"""User errors and termination signals: each ends a command with one clear message and an exit status, no traceback."""
+
+import functools
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class UserError(ValueError):
+    """A mistake of the user: a wrong flag, a missing folder, an unreadable image. The message says how to fix it."""
+
+
+class Interrupted(BaseException):
+    """The process was asked to terminate by the signal of this number."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def catch_termination() -> Iterator[None]:
+    """Raise Interrupted at the first SIGTERM or SIGINT inside the block; ignore later ones, so that saving completes."""
+
+    def interrupt(number, _frame):
+        for each in TERMINATION_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    previous = {each: signal.signal(each, interrupt) for each in TERMINATION_SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+
+def report_user_errors(main: Callable) -> Callable:
+    """Decorate an entry point: a UserError exits with its message and status 2, a signal with 128 + its number."""
+
+    @functools.wraps(main)
+    def wrapped(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except Interrupted as interrupt:
+            print(f"interrupted by {interrupt}; re-run the same command to resume", file=sys.stderr)
+            sys.exit(128 + interrupt.number)
+
+    return wrapped

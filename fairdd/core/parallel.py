@@ -1,0 +1,179 @@
+"""How work is divided, by device: on a CPU into chunks that fit the cache, dealt to worker threads; elsewhere not at all.
+
+A single operation spread over two cores waits for memory, because its feature maps are far larger than the cache. Two
+threads that each take small chunks of the batch through the whole network keep the maps in the cache
+(docs/performance.md). Results are combined in order, so the same number of threads gives the same bytes.
+"""
+
+import functools
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import chain, islice, pairwise
+
+import torch
+from torch import Tensor, nn
+
+from fairdd.core.errors import UserError
+
+CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}     # of a chunk's first feature map: fits the cache; bounds memory
+PRECISIONS = ("fp32", "tf32", "bf16")
+worker_state = threading.local()                    # .stop: the event that tells this thread's work to end
+
+
+class Cancelled(Exception):
+    """Raised in a worker thread whose result is no longer wanted."""
+
+
+def ordered_map(fn: Callable, items: Iterable, device: torch.device) -> Iterator:
+    """Yield fn(item) for each item, in order; on a CPU in as many worker threads as torch has threads.
+
+    Items are taken in the calling thread, at most one more than there are workers ahead of the consumer. Inside a
+    worker, with one thread, for a single item, or on another device, everything happens in the calling thread.
+    """
+    items, workers = iter(items), worker_count(device)
+    taken = list(islice(items, 2)) if workers > 1 else []
+    items = chain(taken, items)
+    if len(taken) < 2:
+        yield from map(cancellable(fn), items)
+        return
+    stop, pending = threading.Event(), deque()
+    try:
+        for item in items:
+            pending.append(thread_pool(workers).submit(run_in_worker, stop, fn, item))
+            if len(pending) > workers:
+                yield pending[0].result()
+                pending.popleft()
+        while pending:
+            yield pending[0].result()
+            pending.popleft()
+    finally:                        # also when the consumer stops early or a signal arrives
+        stop.set()
+        for future in pending:
+            future.cancel()
+        wait(pending)
+
+
+def map_chunks(fn: Callable, segments: Sequence[Tensor], net: nn.Module, images, merge: bool = False) -> Iterator:
+    """Yield fn(rows) for each chunk of rows, in order, in worker threads.
+
+    segments: row indices (n,) of each segment; images: what the rows index, so that images[:1] is one image.
+    A segment is cut into chunks of nearly equal length that the network can process at once. With merge=True segments
+    stay whole, and consecutive small ones share a chunk.
+    """
+    image = images[:1]
+    size = max_chunk_size(net, image)
+    yield from ordered_map(fn, merge_segments(segments, size) if merge else cut_segments(segments, size), image.device)
+
+
+def cut_segments(segments: Sequence[Tensor], size: int) -> list[Tensor]:
+    """Cut every segment into chunks of nearly equal length, at most size."""
+    return [rows[chunk] for rows in segments for chunk in chunk_slices(len(rows), size)]
+
+
+def merge_segments(segments: Sequence[Tensor], size: int) -> list[Tensor]:
+    """Join consecutive segments into chunks of about size rows; a segment is never cut."""
+    chunks, start = {}, 0
+    for rows in segments:
+        chunks.setdefault(start // size, []).append(rows)
+        start += len(rows)
+    return [torch.cat(chunk) for chunk in chunks.values()]
+
+
+def chunk_slices(count: int, size: int) -> list[slice]:
+    """Split the rows 0..count into consecutive slices of nearly equal length, at most size."""
+    number = -(-count // size)
+    ends = [count * index // number for index in range(number + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]
+
+
+def sum_gradients(gradients: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """Sum gradients (lists of tensors, one per parameter) in order."""
+    gradients = iter(gradients)
+    total = next(gradients)
+    for gradient in gradients:
+        total = [a + b for a, b in zip(total, gradient, strict=True)]
+    return total
+
+
+def worker_count(device: torch.device) -> int:
+    """Return the number of threads that share the work: torch's number of threads on a CPU; one for a GPU."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def max_chunk_size(net: nn.Module, image: Tensor) -> int:
+    """Return how many images like image (1, C, H, W) a chunk may hold."""
+    if needs_whole_batch(net):
+        return sys.maxsize
+    first = next(net.parameters(), image)
+    pixels = image.shape[-2] * image.shape[-1] if first.ndim == 4 else 1
+    numbers = max(image.numel(), len(first) * pixels)           # of the image, or of the first layer's feature map
+    return max(1, CHUNK_BYTES[image.device.type] // (numbers * image.element_size()))
+
+
+def needs_whole_batch(net: nn.Module) -> bool:
+    """Return whether the network's output for an image depends on the rest of the batch (batch norm in training)."""
+    return any(isinstance(module, nn.BatchNorm2d) and module.training for module in net.modules())
+
+
+def run_in_worker(stop: threading.Event, fn: Callable, item):
+    """Return fn(item), in a worker thread; an ordered_map inside it raises Cancelled as soon as stop is set."""
+    worker_state.stop = stop
+    return fn(item)
+
+
+def cancellable(fn: Callable) -> Callable:
+    """Wrap fn so that it raises Cancelled once the result of this thread is no longer wanted."""
+    stop = getattr(worker_state, "stop", None)
+
+    def checked(item):
+        if stop and stop.is_set():
+            raise Cancelled
+        return fn(item)
+
+    return checked
+
+
+@functools.cache
+def thread_pool(workers: int) -> ThreadPoolExecutor:
+    """Return the worker threads, created once, each with one intra-op thread (torch keeps that number per thread)."""
+    return ThreadPoolExecutor(workers, "worker", initializer=torch.set_num_threads, initargs=(1,))
+
+
+os.register_at_fork(after_in_child=thread_pool.cache_clear)     # a forked process has only the thread that forked
+
+
+def set_precision(name: str, device: str) -> None:
+    """Allow or forbid tf32 products on a GPU. Weights, pixels, losses and sums stay 32-bit in every precision.
+
+    Raises UserError for tf32 on a device that is not an NVIDIA GPU.
+    """
+    if name == "tf32" and not device.startswith("cuda"):
+        raise UserError(f"--precision tf32 needs an NVIDIA GPU; the device is {device}")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+
+
+def with_precision(name: str, net: nn.Module) -> nn.Module:
+    """Return the network, wrapped to compute in bf16 if name is "bf16"."""
+    return AutocastBf16(net) if name == "bf16" else net
+
+
+class AutocastBf16(nn.Module):
+    """A network whose layers run under autocast to bf16, in any thread, and whose outputs are 32-bit."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._autocast(self.net, images)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self._autocast(self.net.embed, images)
+
+    def _autocast(self, layers: Callable, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return layers(images).float()

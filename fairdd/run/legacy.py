@@ -1,0 +1,37 @@
+"""Run folders written by version 0.1: their names for files, flags and metrics, read for one more release."""
+
+from pathlib import Path
+
+OLD_FILES = {"metrics_per_network.jsonl": "networks.jsonl", "dataset.json": "data.json",
+             "projection.json": "embedding.json"}
+OLD_METRICS = {"worst_cell": "worst_cell_accuracy", "worst_group": "worst_group_accuracy",
+               "demographic_parity": "demographic_parity_difference",
+               "equal_opportunity": "equal_opportunity_difference"}
+
+
+def existing_file(folder: Path, name: str) -> Path:
+    """Return the path of a run's file, under its old name if only that exists."""
+    old = folder / OLD_FILES.get(name, name)
+    return old if old.exists() and not (folder / name).exists() else folder / name
+
+
+def upgrade_flags(content: dict) -> dict:
+    """Return the content of a flags.json in today's form: {"flags", "versions", "entry", "given"}."""
+    flags = dict(content["flags"])
+    if flags.get("align") == "barycentre":
+        flags["align"] = "barycenter"
+    augmented = flags.pop("epoch_eval_augmented", None)
+    matches_gradients = flags.get("outer_loop") is not None
+    if "eval_overrides" not in flags and "entry" not in content:
+        plain = matches_gradients and flags.get("dsa_strategy") == "none"
+        override = {"strategy": "crop_noise"} | ({"epochs": augmented} if augmented else {})
+        flags["eval_overrides"] = {"ConvNetBN": override} if plain else {}
+    entry = content.get("entry", "main_DC.py" if matches_gradients else "main_DM.py")
+    derived = {"FairDD", "outer_loop", "inner_loop", "eval_overrides"}
+    given = content.get("given", [name for name in flags if name not in derived])
+    return content | {"flags": flags, "entry": entry, "given": given}
+
+
+def upgrade_metrics(metrics: dict) -> dict:
+    """Return the metrics of one network, or their summary, under today's names."""
+    return {OLD_METRICS.get(name, name): value for name, value in metrics.items()}
