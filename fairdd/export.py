@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fairdd.run.checkpoint import write_flushed
-from fairdd.datasets.base import denormalize
 from fairdd.core.errors import UserError, report_user_errors
+from fairdd.datasets.base import denormalize
 from fairdd.flags import Parser, whole
+from fairdd.run.checkpoint import write_flushed
 from fairdd.run.synset_io import flags_of, read
 
 LABELS, INFO = "labels.csv", "info.json"

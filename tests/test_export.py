@@ -14,8 +14,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
 import main_DM
-from fairdd import evaluate
-from fairdd import export
+from fairdd import evaluate, export
 from fairdd.run import synset_io as saved
 
 USE = (Path(__file__).parent.parent / "docs" / "use.md").read_text()

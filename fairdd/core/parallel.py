@@ -57,14 +57,13 @@ def ordered_map(fn: Callable, items: Iterable, device: torch.device) -> Iterator
         wait(pending)
 
 
-def map_chunks(fn: Callable, segments: Sequence[Tensor], net: nn.Module, images, merge: bool = False) -> Iterator:
+def map_chunks(fn: Callable, segments: Sequence[Tensor], net: nn.Module, image: Tensor, merge: bool = False) -> Iterator:
     """Yield fn(rows) for each chunk of rows, in order, in worker threads.
 
-    segments: row indices (n,) of each segment; images: what the rows index, so that images[:1] is one image.
+    segments: row indices (n,) of each segment; image: (1, C, H, W), one of the images that fn gives to the network.
     A segment is cut into chunks of nearly equal length that the network can process at once. With merge=True segments
     stay whole, and consecutive small ones share a chunk.
     """
-    image = images[:1]
     size = max_chunk_size(net, image)
     yield from ordered_map(fn, merge_segments(segments, size) if merge else cut_segments(segments, size), image.device)
 

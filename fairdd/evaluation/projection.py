@@ -5,8 +5,8 @@ The plane is spanned by the first two principal components of the real images' e
 
 import torch
 
-from fairdd.matching.gradient import embeddings
 from fairdd.core.rng import numpy_generator
+from fairdd.matching.embedding import embeddings
 
 MOST = 600         # real images: more points hide each other, and cost
 

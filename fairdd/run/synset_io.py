@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from fairdd.core.errors import UserError
-from fairdd.run.folder import FLAGS, SYNTHETIC, read_json
 from fairdd.matching.synset import LabeledImages, expand_grid
+from fairdd.run.folder import FLAGS, SYNTHETIC, read_json
 
 EXPECTED = "[images, labels], or a dict whose 'data' is a list of [images, labels]"
 
