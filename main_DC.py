@@ -74,7 +74,7 @@ def refuse_augmentation(args):
 
 
 def min_memory(step):
-    """Bytes: all layers of the chunks of one class, or of its synthetic images twice; batch norm needs a whole batch."""
+    """Bytes: all layers of one class's chunks, or of its synthetic images twice; batch norm needs a whole batch."""
     statistics = 2 * max(step.layer_bytes) * step.class_sizes.sum().item() if step.needs_whole_batch else 0
     chunks = min(step.workers * step.max_chunk, step.class_sizes.max().item())
     return max(statistics, sum(step.layer_bytes) * max(chunks, 2 * step.syn_per_class))

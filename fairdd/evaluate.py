@@ -177,7 +177,8 @@ def make_parser(find_network: Callable) -> Parser:
     add = parser.add_argument_group("evaluation").add_argument
     add("--model", type=model_name(find_network), nargs="+", metavar="NAME",
         help="networks to train, as in networks.py; the paper's table: ConvNet AlexNet VGG11 ResNet18")
-    add("--dsa_strategy", type=augmentation_strategy, metavar="OPS", help="augmentation of the training images, or none")
+    add("--dsa_strategy", type=augmentation_strategy, metavar="OPS",
+        help="augmentation of the training images, or none")
     add_network_flags(add)
     add_data_flags(parser.add_argument_group("data").add_argument)
     add = parser.add_argument_group("results").add_argument

@@ -112,7 +112,7 @@ def add_distillation_flags(add: Callable, methods: Sequence[Method], find_networ
         help="store F x F small images in each synthetic image; they are cut out and enlarged before use; "
              "default: %(default)s")
     add("--init", choices=INITS, default="real",
-        help="initialize from random real images, from equally many of every group, or from noise; default: %(default)s")
+        help="initialize from random real images, equally many of every group, or noise; default: %(default)s")
     add("--Iteration", type=int_at_least(0),
         help="iterations; 0 evaluates the initial set; paper: "
              + ", ".join(f"{method.paper['Iteration']} for {method.name}" for method in methods))

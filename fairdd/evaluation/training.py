@@ -69,7 +69,7 @@ def init_network(make_net: Callable[[], nn.Module], *key) -> nn.Module:
 
 def train_with_schedule(net: nn.Module, data, config: TrainConfig, generator: torch.Generator,
                         on_epoch_end: Callable[[], object] = lambda: None) -> None:
-    """Train as in DC's evaluation: epochs + 1 passes of SGD; past half of them lr drops to a tenth, momentum restarts."""
+    """Train as in DC: epochs + 1 passes of SGD; past half of them lr drops to a tenth and momentum restarts."""
     optimizer = sgd(net, config.lr)
     net.train()
     for epoch in range(config.epochs + 1):

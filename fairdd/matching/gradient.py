@@ -1,4 +1,4 @@
-"""Gradient matching: the distance of loss gradients with respect to the weights (DC, Zhao et al. 2021, eq. 9 and 10)."""
+"""Gradient matching: the distance of loss gradients with respect to the weights (DC, Zhao et al. 2021, eq. 9, 10)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

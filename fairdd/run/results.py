@@ -35,7 +35,7 @@ def run_results(context: Context) -> dict:
 
 
 def project_images(context: Context, syn: SynSet) -> dict:
-    """Return the first experiment's initial set (syn) and final set among real images, as one random network sees them."""
+    """Return the first experiment's initial set (syn) and final set among real images, seen by a random network."""
     net = context.init_network(context.args.model, context.args.seed, "view")
     sets = {"start": expand(*syn.to_list(), syn.factor), "end": expand(*context.synsets[0], syn.factor)}
     return project_to_plane(net, context.real, sets, context.args.seed, "view")
