@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import nn
 
+from fairdd.core.rng import seeded
 from fairdd.datasets import GroupedImages, denormalize, get_dataset
 from fairdd.datasets.colored import PALETTE
 from fairdd.matching.gradient import ALIGNMENTS, embedding_loss, segment_sum
-from fairdd.core.rng import seeded
 from fairdd.matching.synset import init_synthetic
 
 CLASS, IPC, LR_IMG, STEPS = 5, 10, 2.0, 120     # cyan fives, pulled with a new network at every step

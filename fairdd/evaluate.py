@@ -2,122 +2,143 @@
 
     python -m fairdd.evaluate results/my_run --model ConvNet AlexNet VGG11 ResNet18
 
-An evaluation is a run that only evaluates: a folder with its flags, each network's figures and the results; stopped,
-the same command goes on. What is not given holds as in the run, or as in main_DM.py on that data set.
+An evaluation is a run without distillation: a folder with its flags, each network's metrics and the results. If it is
+interrupted, the same command resumes. Flags that are not given are those of the run.
 """
 
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fairdd.run import checkpoint
-from fairdd.report import tables
-from fairdd.report.comparison import run_name
-from fairdd.datasets import DATASETS
-from fairdd.run.loop import Task, evaluate_models, load_data, results
-from fairdd.core.errors import UserError, report_user_errors
+from fairdd.core.errors import UserError, catch_termination, report_user_errors
+from fairdd.core.parallel import set_precision
+from fairdd.datasets import DATASETS, Dataset
 from fairdd.flags import (
     EMBEDDED,
+    PAPER,
+    QUICK,
     Flags,
     Parser,
-    add_data,
-    add_machine,
-    add_networks,
+    add_data_flags,
+    add_device_flags,
+    add_network_flags,
+    augmentation_strategy,
+    int_at_least,
     model_name,
     resolve_device,
-    strategy,
-    whole,
 )
-from fairdd.flags import parse as parse_entry
-from fairdd.core.parallel import set_precision
-from fairdd.run.preflight import check_networks
+from fairdd.run.context import Context, build_network
 from fairdd.run.folder import RESULTS, open_run, read_json
-from fairdd.run.synset_io import check_fits, flags_of, read
-from fairdd.core.errors import catch_termination
-from fairdd.evaluation.training import network_for
+from fairdd.run.formatting import format_cell_range, format_metric, run_name, text_table
+from fairdd.run.loop import load_data, run_evaluation
+from fairdd.run.preflight import check_networks
+from fairdd.run.results import run_results
+from fairdd.run.synset_io import check_matches_dataset, read_saved_sets, run_flags
 
-REAL_EPOCHS = 30            # passes over all real images, which are hundreds of times as many as synthetic ones;
-REAL_EPOCHS_EMBEDDED = 300  # but not here
-SPLIT = ("dataset", "data_seed", "labels", "target_attr", "protected_attr")        # they decide which images are tested
-ALSO = ("method", "epoch_eval_augmented", "Iteration")      # what a recipe and the keys of networks depend on besides
-OWN = ("device", "save_path", "restart")                    # not taken from the run
+REAL_EPOCHS = 30            # passes over all real images, which are hundreds of times as many as synthetic ones,
+REAL_EPOCHS_EMBEDDED = 300  # except in the embedded data set
+SPLIT_FLAGS = ("dataset", "data_seed", "labels", "target_attr", "protected_attr")      # which images are test images
+INHERITED = ("Iteration", "eval_overrides")                 # from the run, without a flag here
+NOT_INHERITED = ("device", "save_path", "restart")
 
 
 @report_user_errors
-def main(argv=None):
-    # here, not above: this command is an entry, but the package it lies in knows no networks
-    from networks import find_network, get_eval_pool, get_network
+def main(argv: Sequence[str] | None = None) -> None:
+    # imported here: this command is an entry script, but the package that holds it knows no networks
+    from networks import get_eval_pool, get_network, network_factory
 
-    args = parse(find_network, get_eval_pool, argv)
+    args = parse_flags(network_factory, get_eval_pool, argv)
     set_precision(args.precision, args.device)
-    saved = None if args.data == "real" else read(args.source)
+    saved = None if args.data == "real" else read_saved_sets(args.source)
     data = load_data(args)
-    check_networks(args.model, partial(network_for, get_network, data=data.test))
+    check_networks(args.model, partial(build_network, get_network, data=data.test))
     if saved:
-        check_fits(saved, data.test)
-        data = replace(data, test=on_scale_of(saved, data.test))
+        check_matches_dataset(saved, data.test)
+        data = replace(data, test=replace(data.test, mean=saved.mean or data.test.mean, std=saved.std or data.test.std))
     sets = saved.choose(args.experiment) if saved else {0: data.train}
-    args.images = checkpoint.digest([vars(one) for one in sets.values()]) if saved else "real"
+    args.images = digest(sets) if saved else "real"
     evaluate(args.freeze(), data, sets, get_network)
 
 
-def evaluate(args, data, sets, make_network):
-    """Test networks trained on each of sets (number -> images), keep and print what they came to."""
+def evaluate(args: Flags, data: Dataset, sets: Mapping[int, object], make_network: Callable) -> None:
+    """Test networks trained on each of sets (number -> images), save and print their metrics."""
     with open_run(args) as run, catch_termination():
-        notes = [f"networks trained on {args.trained_on}", *data.notes, tables.cell_range("test", data.test)]
+        notes = [f"networks trained on {args.trained_on}", *data.notes, format_cell_range("test", data.test)]
         run.log("\n".join(notes))
         if run.results is None:
             run.begin(args, data)
             real, test = data.train.to(args.device), data.test.to(args.device)
-            task = Task(run, args, real, test, make_network, args.model, [])
+            context = Context(run, args, None, real, test, make_network, args.model)
             for number, images in sets.items():
-                evaluate_models(task, images.to(args.device), number, args.Iteration)
-            run.finish(results(task))
-        print(f"\n{table(read_json(run.folder / RESULTS)['by_model'])}\n")
-        print(f"results and the figures of every network are in {run.folder}")
+                run_evaluation(context, images.to(args.device), number, args.Iteration)
+            run.finish(run_results(context))
+        print(f"\n{metrics_table(read_json(run.folder / RESULTS)['by_model'])}\n")
+        print(f"results and the metrics of every network are in {run.folder}")
 
 
-def on_scale_of(saved, test):
-    """The test images normalized as the synthetic ones were, if their file says how."""
-    return replace(test, mean=saved.mean or test.mean, std=saved.std or test.std)
-
-
-def table(by_model):
-    """Every figure of every model, mean ± std over networks, those that are undefined left out. -> text"""
+def metrics_table(by_model: Mapping[str, Mapping]) -> str:
+    """Return every metric of every model as text, mean ± std over networks; undefined metrics are left out."""
     summaries = list(by_model.values())
     names = [name for name, value in summaries[0].items()
              if isinstance(value, dict) and any(summary[name]["mean"] is not None for summary in summaries)]
-    rows = [[model, *(tables.cell(summary[name]) for name in names)] for model, summary in by_model.items()]
-    return tables.text_table([["%", *names], *rows])
+    rows = [[model, *(format_metric(summary[name]) for name in names)] for model, summary in by_model.items()]
+    return text_table([["%", *names], *rows])
 
 
-def parse(find_network, get_eval_pool, argv):
-    """The flags as given, the others from the run or from main_DM.py. -> Flags, not yet frozen"""
-    parser = make_parser(find_network)
+def digest(sets: Mapping[int, object]) -> str:
+    """Return a hash of the images and labels of sets."""
+    sha = hashlib.sha256()
+    for images in sets.values():
+        sha.update(images.images.numpy().tobytes() + images.labels.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def parse_flags(network_factory: Callable, get_eval_pool: Callable, argv: Sequence[str] | None) -> Flags:
+    """Return the flags as given, the others from the run or the paper's evaluation; not yet frozen."""
+    parser = make_parser(network_factory)
     given = parser.parse_args(argv)
-    refuse_contradictions(given)
-    flags = flags_elsewhere(given, find_network)
-    known = {name: value for name, value in flags.items() if (name in vars(given) or name in ALSO) and name not in OWN}
-    parser.set_defaults(**known | {"model": get_eval_pool(flags["eval_mode"], flags["model"])})
+    check_contradictions(given)
+    inherited = inherited_flags(given)
+    known = {name: value for name, value in inherited.items()
+             if (name in vars(given) or name in INHERITED) and name not in NOT_INHERITED}
+    parser.set_defaults(**known | {"model": get_eval_pool(inherited["eval_mode"], inherited["model"])})
     args = parser.parse_args(argv, namespace=Flags())
     args.device = resolve_device(args.device)
-    args.save_path = args.save_path or default_folder(args)
-    args.trained_on = trained_on(args, flags)
+    args.save_path = args.save_path or default_save_path(args)
+    args.trained_on = "all real images" if args.data == "real" else run_name(inherited) if is_run(args) \
+        else Path(args.source).name
     if is_run(args) and args.data == "synthetic":
-        warn_of_another_split(args, flags)
+        warn_of_other_split(args, inherited)
     return args
 
 
-def warn_of_another_split(args, flags):
-    """Say that a run may have learned from what are test images now."""
-    others = [f"--{name}" for name in SPLIT if getattr(args, name) != flags.get(name)]
+def inherited_flags(given: Flags) -> dict:
+    """Return the flags that hold if none are given: the run's, or the paper's evaluation for this data set."""
+    if is_run(given):
+        flags = run_flags(given.source)
+    else:
+        flags = PAPER | (QUICK if given.dataset == EMBEDDED else {}) | {"Iteration": 0, "eval_mode": "S"}
+    if given.data == "real":
+        epochs = REAL_EPOCHS_EMBEDDED if (given.dataset or flags["dataset"]) == EMBEDDED else REAL_EPOCHS
+        flags |= {"Iteration": 0, "epoch_eval_train": epochs}
+    if given.data == "real" or given.epoch_eval_train:      # then this number of epochs holds for every network
+        flags["eval_overrides"] = {name: {key: value for key, value in fields.items() if key != "epochs"}
+                                   for name, fields in flags["eval_overrides"].items()}
+    return flags
+
+
+def warn_of_other_split(args: Flags, inherited: Mapping) -> None:
+    """Warn that the run may have learned from images that are test images now."""
+    others = [f"--{name}" for name in SPLIT_FLAGS if getattr(args, name) != inherited.get(name)]
     if others:
-        print(f"warning: {', '.join(others)} not as in the run; where a data set has no test part of its own "
-              "(UTKface), test images may be among those the run learned from")
+        print(f"warning: {', '.join(others)} differ from the run; if the data set has no test part of its own "
+              "(UTKface), the run may have learned from test images")
 
 
-def refuse_contradictions(given):
-    """Flags that cannot all be meant."""
+def check_contradictions(given: Flags) -> None:
+    """Raise UserError for flags that cannot all be meant."""
     if given.data == "synthetic" and given.source is None:
         raise UserError("the folder of a run or a .pt file is needed, or --data real")
     if given.data == "real" and given.experiment is not None:
@@ -125,27 +146,15 @@ def refuse_contradictions(given):
     if given.source is not None and not Path(given.source).exists():
         raise UserError(f"{given.source} does not exist; expected the folder of a run, or a .pt file")
     if given.dataset is None and not is_run(given):
-        raise UserError(f"--dataset is needed: only the folder of a run brings its own; one of {', '.join(DATASETS)}")
+        raise UserError(f"--dataset is needed: only the folder of a run has its own; one of {', '.join(DATASETS)}")
 
 
-def is_run(args):
+def is_run(args: Flags) -> bool:
     return args.source is not None and Path(args.source).is_dir()
 
 
-def flags_elsewhere(given, find_network):
-    """The flags that hold where none are given: the run's, or what main_DM.py would take for this data set."""
-    if is_run(given):
-        flags = flags_of(given.source)
-    else:
-        flags = parse_entry(["DM"], find_network, ["S"], ["--dataset", given.dataset]).as_dict() | {"Iteration": 0}
-    if given.data == "real":
-        epochs = REAL_EPOCHS_EMBEDDED if (given.dataset or flags["dataset"]) == EMBEDDED else REAL_EPOCHS
-        flags |= {"Iteration": 0, "epoch_eval_train": epochs, "epoch_eval_augmented": epochs}
-    return flags | ({"epoch_eval_augmented": given.epoch_eval_train} if given.epoch_eval_train else {})
-
-
-def default_folder(args):
-    """Where results go: into the run, or beside the .pt file."""
+def default_save_path(args: Flags) -> str:
+    """Return the folder of the results: in the run, or beside the .pt file."""
     name = "evaluated-real" if args.data == "real" else "evaluated"
     if args.source is None:
         return f"results/{name}_{args.dataset}_seed{args.seed}"
@@ -153,41 +162,32 @@ def default_folder(args):
     return str(path / name if path.is_dir() else path.with_name(f"{path.stem}_{name}"))
 
 
-def trained_on(args, flags):
-    """What the networks learn from, in a reader's words."""
-    if args.data == "real":
-        return "all real images"
-    return run_name(flags) if is_run(args) else Path(args.source).name
-
-
-def make_parser(find_network):
+def make_parser(network_factory: Callable) -> Parser:
     parser = Parser(prog="python -m fairdd.evaluate", description=__doc__.partition("\n")[0], allow_abbrev=False,
-                    epilog="What is not given holds as in the run; without one, as in main_DM.py on that data set.")
-    add_images(parser.add_argument_group("what networks are trained on").add_argument)
-    add = parser.add_argument_group("how").add_argument
-    add("--model", type=model_name(find_network), nargs="+", metavar="NAME",
-        help="networks to train, as in networks.py; the paper's table: ConvNet AlexNet VGG11 ResNet18")
-    add("--dsa_strategy", type=strategy, metavar="OPS", help="augmentation of the training images, or none")
-    add_networks(add)
-    add_data(parser.add_argument_group("the data").add_argument)
-    add = parser.add_argument_group("the results").add_argument
-    add("--out", "--save_path", dest="save_path", metavar="DIR",
-        help="folder of the results; default: evaluated/ in the run, or beside the .pt file")
-    add("--overwrite", "--restart", dest="restart", action="store_true",
-        help="begin anew; what the folder holds is moved to earlier-1/ in it")
-    add_machine(add)
-    return parser
-
-
-def add_images(add):
+                    epilog="Flags that are not given are those of the run; without a run, the paper's.")
+    add = parser.add_argument_group("training images").add_argument
     add("source", nargs="?", metavar="RUN_OR_PT",
         help="folder of a run, or a .pt file: [images, labels] or a dict with 'data'")
     add("--data", choices=["synthetic", "real"], default="synthetic",
-        help=f"the saved images, or all real training images, by default for {REAL_EPOCHS} epochs "
+        help=f"train on the saved images, or on all real training images, by default for {REAL_EPOCHS} epochs "
              f"({REAL_EPOCHS_EMBEDDED} for {EMBEDDED}); default: %(default)s")
-    add("--experiment", type=whole(0), metavar="K", help="only this synthetic set, counted from 0; default: all")
+    add("--experiment", type=int_at_least(0), metavar="K", help="only this synthetic set, counted from 0; default: all")
     add("--dataset", choices=list(DATASETS), metavar="NAME",
         help=f"whose test part is predicted, one of {', '.join(DATASETS)}; default: the run's")
+    add = parser.add_argument_group("evaluation").add_argument
+    add("--model", type=model_name(network_factory), nargs="+", metavar="NAME",
+        help="networks to train, as in networks.py; the paper's table: ConvNet AlexNet VGG11 ResNet18")
+    add("--dsa_strategy", type=augmentation_strategy, metavar="OPS",
+        help="augmentation of the training images, or none")
+    add_network_flags(add)
+    add_data_flags(parser.add_argument_group("data").add_argument)
+    add = parser.add_argument_group("results").add_argument
+    add("--out", "--save_path", dest="save_path", metavar="DIR",
+        help="folder of the results; default: evaluated/ in the run, or beside the .pt file")
+    add("--overwrite", "--restart", dest="restart", action="store_true",
+        help="start anew; what the folder holds is moved to earlier-1/ in it")
+    add_device_flags(add)
+    return parser
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from fairdd.core.errors import UserError, report_user_errors
-from fairdd.flags import Parser, whole
+from fairdd.flags import Parser, int_at_least
 from fairdd.matching.synset import LabeledImages
 from fairdd.run.checkpoint import write_flushed
 from fairdd.run.synset_io import SavedSets, read_saved_sets, run_flags
@@ -54,7 +54,7 @@ def make_parser() -> Parser:
     add("run", metavar="RUN", help="folder of a run, or its synthetic.pt")
     add("out", metavar="OUT", help="folder (--format folder) or file to write")
     add("--format", choices=list(FORMATS), required=True, help="see above")
-    add("--experiment", type=whole(0), default=0, metavar="K", help="which synthetic set; default: %(default)s")
+    add("--experiment", type=int_at_least(0), default=0, metavar="K", help="which synthetic set; default: %(default)s")
     add("--overwrite", action="store_true", help="replace an earlier export; other files are never touched")
     return parser
 

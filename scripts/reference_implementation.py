@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from fairdd.matching.augment import augment, draw
 from fairdd.datasets.base import GroupedImages
+from fairdd.evaluation.training import TrainConfig, evaluate_synset, sgd, train_epoch
+from fairdd.matching.augment import augment, draw
 from fairdd.matching.gradient import ALIGNMENTS, embedding_loss, gradient_losses, match_loss
 from fairdd.matching.synset import SynSet
-from fairdd.evaluation.training import TrainConfig, evaluate_synset, sgd, train_epoch
 from networks import MeanPool2d, get_network
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"

@@ -5,7 +5,19 @@ import math
 import pytest
 import torch
 
-from fairdd.matching.augment import OPERATIONS, DiffAugment, Draws, augment, crop, crop_noise, cutout, draw, flip, rotate, scale
+from fairdd.matching.augment import (
+    OPERATIONS,
+    DiffAugment,
+    Draws,
+    augment,
+    crop,
+    crop_noise,
+    cutout,
+    draw,
+    flip,
+    rotate,
+    scale,
+)
 
 ALL = "_".join(OPERATIONS)
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from fairdd.datasets import DATASETS, get_dataset
 from fairdd.core.errors import UserError
+from fairdd.datasets import DATASETS, get_dataset
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

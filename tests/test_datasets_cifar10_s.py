@@ -9,9 +9,9 @@ import torch
 import torchvision
 from PIL import Image
 
+from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
 from fairdd.datasets.cifar10_s import CLASSES, to_gray
-from fairdd.core.errors import UserError
 
 
 @pytest.fixture(scope="module")

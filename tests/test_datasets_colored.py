@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
 from fairdd.datasets.colored import (
     PALETTE,
@@ -14,7 +15,6 @@ from fairdd.datasets.colored import (
     shaded_background,
     shaded_foreground,
 )
-from fairdd.core.errors import UserError
 
 OFFICIAL_TEST = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
 NAMES = [f"Colored_{source}_{place}{suffix}" for source in ("MNIST", "FashionMNIST")

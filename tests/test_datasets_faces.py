@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_datasets_decode import write_image
 
+from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
 from fairdd.datasets.splits import hold_out_test
-from fairdd.core.errors import UserError
 
 get = partial(get_dataset, im_size=8, progress=False)
 COLUMNS = ["Attractive" if k == 2 else "Male" if k == 20 else "Young" if k == 39 else f"A{k}" for k in range(40)]

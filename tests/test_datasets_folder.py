@@ -10,9 +10,9 @@ import torch
 from test_datasets_decode import cache_files, write_image
 
 import main_DM
+from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
 from fairdd.datasets.custom.columns import split_words
-from fairdd.core.errors import UserError
 from fairdd.evaluation.training import figures_of
 
 AGES, GENDERS, RACES = ("10", "20", "39", "40", "70"), ("male", "female"), ("A", "B")

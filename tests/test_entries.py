@@ -11,8 +11,8 @@ from refusal import refusal
 
 import main_DC
 import main_DM
-from fairdd.report.__main__ import __main__ as report
 from fairdd.datasets.base import denormalize
+from fairdd.report.__main__ import __main__ as report
 from utils import get_dataset
 
 QUICK = ["--num_eval", "2", "--epoch_eval_train", "1", "--ipc", "2", "--batch_real", "20", "--model", "ConvNetD1W32",

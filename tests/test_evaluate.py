@@ -10,10 +10,10 @@ from refusal import refusal
 
 import main_DM
 from fairdd import evaluate
-from fairdd.report import __main__ as report
 from fairdd.datasets import get_dataset
-from fairdd.run.loop import evaluation_recipe
 from fairdd.evaluate import on_scale_of
+from fairdd.report import __main__ as report
+from fairdd.run.loop import evaluation_recipe
 from fairdd.run.synset_io import SavedSets, read
 
 SMALL = ["--num_eval", "2", "--epoch_eval_train", "1", "--ipc", "2", "--batch_real", "20", "--model", "ConvNetD1W32",

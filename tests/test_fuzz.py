@@ -20,11 +20,11 @@ from PIL import Image
 import main_DC
 import main_DM
 import networks
-from fairdd.run import checkpoint
-from fairdd.matching.augment import OPERATIONS
-from fairdd.datasets import DATASETS, get_dataset
 from fairdd.core.errors import UserError
+from fairdd.datasets import DATASETS, get_dataset
 from fairdd.flags import parse
+from fairdd.matching.augment import OPERATIONS
+from fairdd.run import checkpoint
 
 settings.register_profile("ours", max_examples=int(os.environ.get("FUZZ_EXAMPLES", 20)), deadline=None,
                           suppress_health_check=list(HealthCheck))

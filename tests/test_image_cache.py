@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fairdd.core.errors import UserError
 from fairdd.datasets import DatasetRequest
 from fairdd.datasets.image_cache import CACHE, load_images
-from fairdd.core.errors import UserError
 
 
 def write_image(path, color=(0, 0, 0), size=(8, 8), mode="RGB"):

@@ -13,8 +13,8 @@ from fairdd.matching.gradient import (
     frozen_batchnorm,
     gradient_losses,
     match_loss,
-    vanilla,
     segment_sum,
+    vanilla,
 )
 
 LABELS = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2])

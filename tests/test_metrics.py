@@ -24,7 +24,7 @@ from fairdd.evaluation.metrics import (
     worst_group_accuracy,
 )
 from fairdd.evaluation.projection import MAX_REAL_IMAGES, project_to_plane
-from fairdd.run.folder import jsonable, restored
+from fairdd.run.folder import restore_nan, to_jsonable
 from networks import get_network
 
 NAN = math.nan
@@ -130,7 +130,7 @@ def test_undefined_metrics_survive_a_round_trip_through_json():
     predictions, labels, groups = random_predictions(3, 2)
     metrics = fairness_metrics(predictions, labels, groups.clamp(max=0), 3, 2)      # the second group is empty
     assert math.isnan(metrics["equal_opportunity_difference"]) and math.isnan(metrics["table"][1][0])
-    assert repr(restored(jsonable(metrics))) == repr(metrics)
+    assert repr(restore_nan(to_jsonable(metrics))) == repr(metrics)
 
 
 def test_a_summary_has_mean_sample_std_and_number_of_networks():

@@ -11,9 +11,16 @@ import torch
 from test_training import grouped, linear
 
 from fairdd.core import parallel
-from fairdd.matching.gradient import ALIGNMENTS, class_gradient, embedding_loss, embeddings, gradient_losses, real_gradients
+from fairdd.evaluation.training import TrainConfig, accumulate_gradients, evaluate_synset
+from fairdd.matching.gradient import (
+    ALIGNMENTS,
+    class_gradient,
+    embedding_loss,
+    embeddings,
+    gradient_losses,
+    real_gradients,
+)
 from fairdd.matching.synset import SynSet
-from fairdd.evaluation.training import TrainConfig, evaluate_synset, accumulate_gradients
 from networks import get_network
 
 LABELS = torch.arange(3).repeat_interleave(9)

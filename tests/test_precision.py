@@ -6,7 +6,7 @@ import torch
 import main_DC
 import main_DM
 from fairdd.core.errors import UserError
-from fairdd.core.parallel import with_precision, set_precision
+from fairdd.core.parallel import set_precision, with_precision
 from networks import get_network
 
 QUICK = ["--num_eval", "2", "--epoch_eval_train", "2", "--ipc", "1", "--batch_real", "10", "--model", "ConvNetD1W32",

@@ -8,8 +8,8 @@ from torch import nn
 import main_DC
 import main_DM
 from fairdd.datasets import GroupedImages
-from fairdd.run.preflight import prob_group_missing, free_memory, layer_bytes, describe_smallest_cell
 from fairdd.report.tables import cell_table
+from fairdd.run.preflight import describe_smallest_cell, free_memory, layer_bytes, prob_group_missing
 
 
 @pytest.mark.parametrize(

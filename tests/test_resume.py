@@ -19,8 +19,8 @@ import torchvision.utils  # noqa: F401
 
 import main_DC
 import main_DM
-from fairdd.run import checkpoint
 from fairdd.lock import exclusive_lock
+from fairdd.run import checkpoint
 
 ENTRIES = {"DM": main_DM.main, "DC": main_DC.main}
 SMALL = ["--num_eval", "2", "--epoch_eval_train", "2", "--ipc", "1", "--batch_real", "10", "--model", "ConvNetD1W32",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fairdd.datasets import GroupedImages
-from fairdd.matching.sampling import StratifiedSampler, RandomSampler, cards, sample_without_replacement, group_quotas
+from fairdd.matching.sampling import RandomSampler, StratifiedSampler, cards, group_quotas, sample_without_replacement
 
 CELLS = [[60, 4, 13], [0, 30, 31]]      # images of each group, class by class
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairdd.datasets import GroupedImages
 from fairdd.core.errors import UserError
-from fairdd.matching.synset import SynSet, expand_grid, pack_grid, init_synthetic
+from fairdd.datasets import GroupedImages
+from fairdd.matching.synset import SynSet, expand_grid, pack_grid
 
 
 def faces(cells):

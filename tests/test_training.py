@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fairdd.datasets import GroupedImages
 from fairdd.core.rng import torch_generator
+from fairdd.datasets import GroupedImages
 from fairdd.evaluation.training import TrainConfig, evaluate_synset, predict, train
 
 

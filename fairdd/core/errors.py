@@ -23,7 +23,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def catch_termination() -> Iterator[None]:
-    """Raise Interrupted at the first SIGTERM or SIGINT inside the block; ignore later ones, so that saving completes."""
+    """Raise Interrupted at the first SIGTERM or SIGINT inside the block; ignore later ones while saving."""
 
     def interrupt(number, _frame):
         for each in TERMINATION_SIGNALS:

@@ -1,4 +1,4 @@
-"""How work is divided, by device: on a CPU into chunks that fit the cache, dealt to worker threads; elsewhere not at all.
+"""How work is divided: on a CPU into chunks that fit the cache, for worker threads to process; on a GPU not at all.
 
 A single operation spread over two cores waits for memory, because its feature maps are far larger than the cache. Two
 threads that each take small chunks of the batch through the whole network keep the maps in the cache
@@ -57,14 +57,14 @@ def ordered_map(fn: Callable, items: Iterable, device: torch.device) -> Iterator
         wait(pending)
 
 
-def map_chunks(fn: Callable, segments: Sequence[Tensor], net: nn.Module, images, merge: bool = False) -> Iterator:
+def map_chunks(fn: Callable, segments: Sequence[Tensor], net: nn.Module, image: Tensor,
+               merge: bool = False) -> Iterator:
     """Yield fn(rows) for each chunk of rows, in order, in worker threads.
 
-    segments: row indices (n,) of each segment; images: what the rows index, so that images[:1] is one image.
+    segments: row indices (n,) of each segment; image: (1, C, H, W), one of the images that fn gives to the network.
     A segment is cut into chunks of nearly equal length that the network can process at once. With merge=True segments
     stay whole, and consecutive small ones share a chunk.
     """
-    image = images[:1]
     size = max_chunk_size(net, image)
     yield from ordered_map(fn, merge_segments(segments, size) if merge else cut_segments(segments, size), image.device)
 

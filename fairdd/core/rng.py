@@ -28,7 +28,7 @@ def torch_generator(*key) -> torch.Generator:
 
 @contextmanager
 def seeded(*key) -> Iterator[None]:
-    """Seed torch's global CPU generator with the key inside the block, to initialize networks; restore it afterwards."""
+    """Seed torch's global CPU generator with the key inside the block (to initialize networks), then restore it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key_to_seed(*key))
         yield

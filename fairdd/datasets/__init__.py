@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairdd.core.errors import UserError
+from fairdd.datasets.base import Dataset, GroupedImages, denormalize, normalize
 from fairdd.datasets.bffhq import load_bffhq
 from fairdd.datasets.celeba import load_celeba
 from fairdd.datasets.cifar10_s import load_cifar10_s
 from fairdd.datasets.colored import COLORING_SPECS, load_colored
 from fairdd.datasets.custom.folder import load_folder
-from fairdd.datasets.base import Dataset, GroupedImages, denormalize, normalize
 from fairdd.datasets.utkface import load_utkface
-from fairdd.core.errors import UserError
 
 __all__ = ["DATASETS", "Dataset", "GroupedImages", "denormalize", "get_dataset", "normalize"]
 

@@ -9,10 +9,10 @@ import re
 
 import numpy as np
 
-from fairdd.datasets.splits import Attribute, select_images
-from fairdd.datasets.image_cache import load_images
-from fairdd.datasets.files import by_label, find_folder, list_images, dataset_not_found
 from fairdd.datasets.base import Dataset
+from fairdd.datasets.files import by_label, dataset_not_found, find_folder, list_images
+from fairdd.datasets.image_cache import load_images
+from fairdd.datasets.splits import Attribute, select_images
 
 FOLDERS = ("bffhq", "BFFHQ")
 PATTERNS = ("0.5pct/align/*/*", "0.5pct/conflict/*/*", "test/*")

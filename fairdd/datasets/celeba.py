@@ -10,11 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from fairdd.datasets.splits import Attribute, Split, cell_members, choose_attributes, cross, draw_from_cells, select_images
-from fairdd.datasets.image_cache import load_images
-from fairdd.datasets.files import SUFFIXES, download, preview, find_folder, dataset_not_found
-from fairdd.datasets.base import Dataset
 from fairdd.core.errors import UserError
+from fairdd.datasets.base import Dataset
+from fairdd.datasets.files import SUFFIXES, dataset_not_found, download, find_folder, preview
+from fairdd.datasets.image_cache import load_images
+from fairdd.datasets.splits import (
+    Attribute,
+    Split,
+    cell_members,
+    choose_attributes,
+    cross,
+    draw_from_cells,
+    select_images,
+)
 
 FOLDERS = ("CelebA", "celeba")
 IMAGES = ("img_align_celeba/img_align_celeba", "img_align_celeba", "Img/img_align_celeba")

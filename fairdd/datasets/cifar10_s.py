@@ -6,12 +6,11 @@ Wang et al.: Towards Fairness in Visual Recognition, CVPR 2020. Every test image
 import numpy as np
 import torch
 
-from fairdd.datasets.colored import floor_share
-from fairdd.datasets.image_cache import load_images
-from fairdd.datasets.files import download, find_folder, list_images, dataset_not_found
-from fairdd.datasets.base import Dataset, GroupedImages
-from fairdd.datasets.base import resize
 from fairdd.core.errors import UserError
+from fairdd.datasets.base import Dataset, GroupedImages, resize
+from fairdd.datasets.colored import floor_share
+from fairdd.datasets.files import dataset_not_found, download, find_folder, list_images
+from fairdd.datasets.image_cache import load_images
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 GROUPS = ("gray", "color")

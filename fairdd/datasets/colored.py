@@ -14,9 +14,8 @@ from itertools import chain
 import numpy as np
 import torch
 
+from fairdd.datasets.base import Dataset, GroupedImages, resize
 from fairdd.datasets.grayscale import DIGITS, FASHION, read_digits, read_idx_set
-from fairdd.datasets.base import Dataset, GroupedImages
-from fairdd.datasets.base import resize
 
 PALETTE = np.array([(255, 0, 0), (255, 128, 0), (255, 255, 0), (255, 255, 128), (0, 255, 0), (0, 255, 255),
                     (0, 0, 255), (128, 0, 255), (255, 0, 255), (255, 255, 255)])

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from fairdd.datasets.files import preview
 from fairdd.core.errors import UserError
+from fairdd.datasets.files import preview
 
 CACHE = ".fairdd_cache"
 VERSION = 1         # raise it when decoding changes

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fairdd.datasets.base import GroupedImages
 from fairdd.core.errors import UserError
+from fairdd.datasets.base import GroupedImages
 
 TEST_PER_CELL = 100     # where there is no official split, unless the smallest cell has too preview
 

@@ -8,10 +8,10 @@ import re
 
 import numpy as np
 
-from fairdd.datasets.splits import Attribute, cell_members, choose_attributes, cross, hold_out_test, select_images
-from fairdd.datasets.image_cache import load_images
-from fairdd.datasets.files import by_label, list_images, dataset_not_found
 from fairdd.datasets.base import Dataset
+from fairdd.datasets.files import by_label, dataset_not_found, list_images
+from fairdd.datasets.image_cache import load_images
+from fairdd.datasets.splits import Attribute, cell_members, choose_attributes, cross, hold_out_test, select_images
 
 FOLDERS = ("UTKFace", "UTKface", "utkface", "UTKFace/UTKFace")
 LINK = "https://susanqq.github.io/UTKFace/ (aligned and cropped faces)"

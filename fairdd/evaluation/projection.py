@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fairdd.core.rng import numpy_generator
 from fairdd.datasets.base import GroupedImages
-from fairdd.matching.gradient import embeddings
+from fairdd.matching.embedding import embeddings
 
 MAX_REAL_IMAGES = 600       # more points hide each other and take longer
 

@@ -1,15 +1,18 @@
 """Evaluation: train fresh networks on a set of images and test each once on a set balanced over (class, group)."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from fairdd.matching.augment import augment, crop_noise, draw
-from fairdd.core.parallel import ordered_map, max_chunk_size, parts, total
-from fairdd.evaluation.metrics import attribute_metrics, fairness_metrics
+from fairdd.core.parallel import chunk_slices, map_chunks, max_chunk_size, ordered_map, sum_gradients
 from fairdd.core.rng import seeded, torch_generator
+from fairdd.datasets.base import GroupedImages
+from fairdd.evaluation.metrics import attribute_metrics, fairness_metrics
+from fairdd.matching.augment import augment, crop_noise, draw
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 
@@ -24,112 +27,106 @@ class TrainConfig:
     strategy: str = "none"
 
 
-def evaluate_synset(make_net, data, test, recipe, num_eval, *key):
-    """Train num_eval fresh networks on data and test each. -> list of fairness_metrics, one for each network
+def evaluate_synset(make_net: Callable[[], nn.Module], data, test: GroupedImages, config: TrainConfig, num_eval: int,
+                    *key) -> list[dict]:
+    """Train num_eval fresh networks on data and test each; return the fairness_metrics of each.
 
-    make_net() gives a network, on the device of the images; data: anything with labels and batch(index)
-    (SynSet.as_dataset(), a GroupedImages); test: GroupedImages.
+    make_net() returns a network on the device of the images; data: an object with labels and batch(index), such as
+    SynSet.as_dataset() or GroupedImages.
     """
-    return list(evaluate_networks(make_net, data, test, recipe, [(*key, number) for number in range(num_eval)]))
+    return list(train_and_test(make_net, data, test, config, [(*key, number) for number in range(num_eval)]))
 
 
-def evaluate_networks(make_net, data, test, recipe, keys, title=None):
-    """Train a fresh network for each key, all its draws from the key, and test it. -> yields fairness_metrics, in order
+def train_and_test(make_net: Callable[[], nn.Module], data, test: GroupedImages, config: TrainConfig,
+                   keys: Sequence[tuple], title: str | None = None) -> Iterator[dict]:
+    """Yield, for each key, the metrics of a fresh network trained on data; all its draws come from the key.
 
-    Networks are trained side by side (parallel.ordered_map) but made here, for weights come from torch's global generator.
+    Networks are trained side by side (ordered_map) but created here, since weights use torch's global generator.
     """
-    nets_and_keys = ((fresh(make_net, *key), key) for key in keys)
-    steps = len(keys) * (recipe.epochs + 1)
+    nets_and_keys = ((init_network(make_net, *key), key) for key in keys)
+    steps = len(keys) * (config.epochs + 1)
     with tqdm(total=steps, desc=title and f"testing {title}", leave=False, disable=None if title else True) as bar:
 
-        def figures(net_and_key):
+        def metrics(net_and_key: tuple[nn.Module, tuple]) -> dict:
             net, key = net_and_key
-            train(net, data, recipe, torch_generator(*key, "training"), bar.update)
-            return figures_of(predict(net, test), test)
+            train_with_schedule(net, data, config, torch_generator(*key, "training"), bar.update)
+            return prediction_metrics(predict(net, test), test)
 
-        yield from ordered_map(figures, nets_and_keys, test.images.device)
-
-
-def figures_of(predictions, test):
-    """fairness_metrics of predictions (N,) for a test set, and the figures of each attribute its groups are made of."""
-    asked = predictions, test.labels, test.groups, test.num_classes
-    return fairness_metrics(*asked, test.num_groups) | attribute_metrics(*asked, test.attributes)
+        yield from ordered_map(metrics, nets_and_keys, test.images.device)
 
 
-def network_for(make_network, name, data):
-    """A new network of this name for the images and classes of data, where its images are."""
-    channels, *side = data.images.shape[1:]
-    return make_network(name, channels, data.num_classes, tuple(side)).to(data.images.device)
+def prediction_metrics(predictions: Tensor, test: GroupedImages) -> dict:
+    """Return the fairness_metrics of predictions (N,) for a test set, and those of each attribute that is crossed."""
+    args = predictions, test.labels, test.groups, test.num_classes
+    return fairness_metrics(*args, test.num_groups) | attribute_metrics(*args, test.attributes)
 
 
-def fresh(make_net, *key):
-    """A network of its own for this key."""
+def init_network(make_net: Callable[[], nn.Module], *key) -> nn.Module:
+    """Return a network whose initial weights are drawn from this key."""
     with seeded(*key, "weights"):
         return make_net()
 
 
-def train(net, data, recipe, generator, tick=lambda: None):
-    """Train as published: epochs + 1 passes of SGD; past half of them lr falls to a tenth and momentum starts anew.
-
-    tick() is called after every pass.
-    """
-    optimizer = sgd(net, recipe.lr)
+def train_with_schedule(net: nn.Module, data, config: TrainConfig, generator: torch.Generator,
+                        on_epoch_end: Callable[[], object] = lambda: None) -> None:
+    """Train as in DC: epochs + 1 passes of SGD; past half of them lr drops to a tenth and momentum restarts."""
+    optimizer = sgd(net, config.lr)
     net.train()
-    for epoch in range(recipe.epochs + 1):
-        train_epoch(net, data, recipe, optimizer, generator)
-        if epoch == recipe.epochs // 2 + 1:
-            optimizer = sgd(net, recipe.lr / 10)
-        tick()
+    for epoch in range(config.epochs + 1):
+        train_epoch(net, data, config, optimizer, generator)
+        if epoch == config.epochs // 2 + 1:
+            optimizer = sgd(net, config.lr / 10)
+        on_epoch_end()
 
 
-def train_epochs(net, data, recipe, optimizer, generator):
-    """As many passes over data as the recipe has epochs, the optimizer as it is: for networks that matching uses."""
-    for _ in range(recipe.epochs):
-        train_epoch(net, data, recipe, optimizer, generator)
+def train_epochs(net: nn.Module, data, config: TrainConfig, optimizer: torch.optim.Optimizer,
+                 generator: torch.Generator) -> None:
+    """Make config.epochs passes over data with a constant learning rate: for networks that matching uses."""
+    for _ in range(config.epochs):
+        train_epoch(net, data, config, optimizer, generator)
 
 
-def train_epoch(net, data, recipe, optimizer, generator):
-    """One pass over data, in an order and with augmentations drawn from the generator."""
-    for index in torch.randperm(len(data.labels), generator=generator).split(recipe.batch_size):
-        images = augmented(data.batch(index), recipe.strategy, generator)
+def train_epoch(net: nn.Module, data, config: TrainConfig, optimizer: torch.optim.Optimizer,
+                generator: torch.Generator) -> None:
+    """Make one pass over data, with order and augmentations drawn from the generator."""
+    for index in torch.randperm(len(data.labels), generator=generator).split(config.batch_size):
+        images = augment_batch(data.batch(index), config.strategy, generator)
         accumulate_gradients(net, images, data.labels[index].to(images.device))
         optimizer.step()
 
 
-def accumulate_gradients(net, images, labels):
-    """The gradient of the mean cross entropy of a batch, put where the optimizer reads it."""
+def accumulate_gradients(net: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Set the .grad of every weight to the gradient of the batch's mean cross entropy, computed chunk by chunk."""
     weights = [weight for weight in net.parameters() if weight.requires_grad]
 
-    def share(rows):
+    def chunk_gradient(rows: slice) -> tuple[Tensor, ...]:
         loss = F.cross_entropy(net(images[rows]), labels[rows], reduction="sum") / len(images)
         return torch.autograd.grad(loss, weights)
 
-    sums = total(ordered_map(share, parts(len(images), max_chunk_size(net, images[:1])), images.device))
-    for weight, gradient in zip(weights, sums, strict=True):
+    chunks = chunk_slices(len(images), max_chunk_size(net, images[:1]))
+    total = sum_gradients(ordered_map(chunk_gradient, chunks, images.device))
+    for weight, gradient in zip(weights, total, strict=True):
         weight.grad = gradient
 
 
-def sgd(net, lr):
-    """The optimizer of every evaluation network."""
+def sgd(net: nn.Module, lr: float) -> torch.optim.SGD:
+    """Return the optimizer of an evaluation network."""
     return torch.optim.SGD(net.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
 
 
-def augmented(images, strategy, generator):
-    """A training batch, augmented: DSA draws one operation for the batch and numbers for each image."""
+def augment_batch(images: Tensor, strategy: str, generator: torch.Generator) -> Tensor:
+    """Augment a training batch: DSA draws one operation for the batch and separate numbers for each image."""
     if strategy == "crop_noise":
         return crop_noise(images, generator)
     return augment(images, draw(strategy, len(images), generator, one_operation=True))
 
 
-def predict(net, data):
-    """The predicted class of every image of data. -> (N,) int64 on the CPU"""
+def predict(net: nn.Module, data: GroupedImages) -> Tensor:
+    """Return the predicted class of every image of data. (N,) int64, on the CPU"""
     net.eval()
 
-    def classes(rows):
+    def predict_chunk(rows: Tensor) -> Tensor:
         with torch.inference_mode():
             return net(data.batch(rows)).argmax(1).cpu()
 
-    index = torch.arange(len(data))
-    size = max_chunk_size(net, data.batch(index[:1]))
-    rows = [index[part] for part in parts(len(data), size)]
-    return torch.cat(list(ordered_map(classes, rows, data.images.device)))
+    return torch.cat(list(map_chunks(predict_chunk, [torch.arange(len(data))], net, data.batch(torch.arange(1)))))

@@ -1,7 +1,7 @@
-"""Differentiable augmentation with explicit draws (DSA, Zhao & Bilen 2021), so that images can share them.
+"""Differentiable siamese augmentation (DSA, Zhao & Bilen 2021) with explicit draws, so that images can share them.
 
-A draw names one operation and the numbers it needs. Matching uses one draw per class, shared by its real and its
-synthetic images (siamese); training a network uses one operation per batch and numbers for every image.
+A draw names one operation and the random numbers it needs. Matching uses one draw per class, shared by its real and
+synthetic images (siamese); training a network uses one operation per batch and separate numbers for every image.
 """
 
 import math
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5    # the published ratios of every operation
 CROP_PAD = 0.125                                    # of the side
 CUTOUT = 0.5                                        # of the side
 FLIP = 0.5                                          # probability
-SCALE = 1.2                                         # between 1/1.2 and 1.2 of the size, each axis by itself
-ROTATE = 15.0                                       # degrees, either way
+SCALE = 1.2                                         # between 1/1.2 and 1.2 of the size, each axis independently
+ROTATE = 15.0                                       # degrees, in either direction
 NOISE = 0.001                                       # standard deviation, after normalization
 
 
@@ -23,13 +24,14 @@ NOISE = 0.001                                       # standard deviation, after 
 class Draws:
     """D draws. names: the operations of the strategy; which: (D,) the one drawn; numbers: (D, 3) uniform in [0, 1)."""
 
-    names: tuple
-    which: torch.Tensor
-    numbers: torch.Tensor
+    names: tuple[str, ...]
+    which: Tensor
+    numbers: Tensor
 
 
-def draw(strategy, count, generator=None, one_operation=False):
-    """Draw count augmentations of a strategy such as "color_crop_cutout_flip_scale_rotate" ("none": no draws, None)."""
+def draw(strategy: str, count: int, generator: torch.Generator | None = None,
+         one_operation: bool = False) -> Draws | None:
+    """Draw count augmentations of a strategy such as "color_crop_cutout_flip_scale_rotate"; None for "none"."""
     if strategy.lower() == "none":
         return None
     names = tuple(strategy.split("_"))
@@ -37,31 +39,31 @@ def draw(strategy, count, generator=None, one_operation=False):
     return Draws(names, which, torch.rand(count, 3, generator=generator))
 
 
-def augment(images, draws, index=None):
-    """Apply to each image its draw. images: (B, C, H, W); index: (B,) the draw of each image (default: one each)."""
+def augment(images: Tensor, draws: Draws | None, index: Tensor | None = None) -> Tensor:
+    """Apply its draw to each image. images: (B, C, H, W); index: (B,) the draw of each (default: draw i to image i)."""
     if draws is None:
         return images
     index = torch.arange(len(images)) if index is None else index.cpu()
     which = draws.which[index]
-    rows = [(which == place).nonzero().squeeze(1) for place in range(len(draws.names))]
-    parts = [
+    rows = [(which == number).nonzero().squeeze(1) for number in range(len(draws.names))]
+    augmented = [
         OPERATIONS[name](images[chosen.to(images.device)], draws.numbers[index[chosen]].to(images.device))
         for name, chosen in zip(draws.names, rows, strict=True)
         if len(chosen)
     ]
-    back = torch.cat(rows).argsort().to(images.device)
-    return torch.cat(parts)[back]
+    inverse = torch.cat(rows).argsort().to(images.device)
+    return torch.cat(augmented)[inverse]
 
 
-def crop_noise(images, generator):
-    """DC's training augmentation for batch-norm networks: every image shifted, with a little noise."""
+def crop_noise(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Apply DC's training augmentation for batch-norm networks: shift every image and add a little noise."""
     numbers = torch.rand(len(images), 3, generator=generator).to(images.device)
     noise = torch.randn(images.shape, generator=generator).to(images.device)
     return crop(images, numbers) + NOISE * noise
 
 
-def color(images, u):
-    """Brightness, then saturation, then contrast, each by one of the numbers u (B, 3)."""
+def color(images: Tensor, u: Tensor) -> Tensor:
+    """Change brightness, then saturation, then contrast, each by one of the numbers u (B, 3)."""
     brightness, saturation, contrast = u.t().reshape(3, -1, 1, 1, 1)
     images = images + (brightness - 0.5) * BRIGHTNESS
     gray = images.mean(1, keepdim=True)
@@ -70,40 +72,38 @@ def color(images, u):
     return (images - level) * (contrast + CONTRAST) + level
 
 
-def crop(images, u):
-    """Shift by whole pixels, up to CROP_PAD of the side; zeros come in."""
+def crop(images: Tensor, u: Tensor) -> Tensor:
+    """Shift by whole pixels, up to CROP_PAD of the side, filling with zeros."""
     height, width = images.shape[-2:]
     down, right = (_integer(u[:, axis], -_pad(side), _pad(side)) for axis, side in enumerate((height, width)))
-    rows = torch.arange(height, device=images.device) + down[:, None]       # (B, H) where each row comes from
+    rows = torch.arange(height, device=images.device) + down[:, None]       # (B, H): where each row comes from
     columns = torch.arange(width, device=images.device) + right[:, None]
     inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
     batch = torch.arange(len(images), device=images.device)[:, None, None]
-    moved = images[batch, :, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
-    return moved.permute(0, 3, 1, 2) * inside
+    shifted = images[batch, :, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
+    return shifted.permute(0, 3, 1, 2) * inside
 
 
-def cutout(images, u):
-    """Blank a square of CUTOUT of the side, its center anywhere in the image."""
+def cutout(images: Tensor, u: Tensor) -> Tensor:
+    """Set a square of CUTOUT of the side to zero, its center anywhere in the image."""
     height, width = images.shape[-2:]
-    blank = [
-        _covered(side, int(side * CUTOUT + 0.5), u[:, axis]) for axis, side in enumerate((height, width))
-    ]                                                                       # 2 x (B, side)
-    return images * ~(blank[0][:, None, :, None] & blank[1][:, None, None, :])
+    erased = [_covered(side, int(side * CUTOUT + 0.5), u[:, axis]) for axis, side in enumerate((height, width))]
+    return images * ~(erased[0][:, None, :, None] & erased[1][:, None, None, :])
 
 
-def flip(images, u):
-    """Mirror left and right with probability FLIP."""
+def flip(images: Tensor, u: Tensor) -> Tensor:
+    """Mirror horizontally with probability FLIP."""
     return torch.where((u[:, 0] < FLIP)[:, None, None, None], images.flip(-1), images)
 
 
-def scale(images, u):
+def scale(images: Tensor, u: Tensor) -> Tensor:
     """Stretch each axis by a factor between 1/SCALE and SCALE."""
     factors = 1 / SCALE + u[:, :2] * (SCALE - 1 / SCALE)
     return _transform(images, torch.diag_embed(factors))
 
 
-def rotate(images, u):
-    """Rotate by up to ROTATE degrees either way."""
+def rotate(images: Tensor, u: Tensor) -> Tensor:
+    """Rotate by up to ROTATE degrees in either direction."""
     angle = (2 * u[:, 0] - 1) * math.radians(ROTATE)
     rows = [torch.stack([angle.cos(), -angle.sin()], 1), torch.stack([angle.sin(), angle.cos()], 1)]
     return _transform(images, torch.stack(rows, 1))
@@ -112,8 +112,8 @@ def rotate(images, u):
 OPERATIONS = {"color": color, "crop": crop, "cutout": cutout, "flip": flip, "scale": scale, "rotate": rotate}
 
 
-def DiffAugment(images, strategy="", seed=-1):
-    """The field's one call: with a seed, one draw from it for all images; with -1, numbers of its own for each."""
+def DiffAugment(images: Tensor, strategy: str = "", seed: int = -1) -> Tensor:
+    """Augment as DSA's function of this name: with a seed, one draw for all images; with -1, numbers for each image."""
     if strategy.lower() in ("", "none"):
         return images
     if seed == -1:
@@ -122,28 +122,28 @@ def DiffAugment(images, strategy="", seed=-1):
     return augment(images, shared, torch.zeros(len(images), dtype=torch.int64))
 
 
-def _transform(images, matrices):
-    """Sample images (B, C, H, W) through linear maps (B, 2, 2) about their centers; zeros come in."""
+def _transform(images: Tensor, matrices: Tensor) -> Tensor:
+    """Resample images (B, C, H, W) through linear maps (B, 2, 2) about their centers, filling with zeros."""
     theta = F.pad(matrices, (0, 1)).to(images.dtype)
     grid = F.affine_grid(theta, images.shape, align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def _integer(u, low, high):
-    """Uniform numbers (B,) in [0, 1) -> whole numbers low..high."""
+def _integer(u: Tensor, low: int, high: int) -> Tensor:
+    """Map uniform numbers (B,) in [0, 1) to integers low..high."""
     return low + (u * (high - low + 1)).long()
 
 
-def _pad(side):
+def _pad(side: int) -> int:
     return int(side * CROP_PAD + 0.5)
 
 
-def _within(positions, side):
+def _within(positions: Tensor, side: int) -> Tensor:
     return (positions >= 0) & (positions < side)
 
 
-def _covered(side, length, u):
-    """Which of side positions a stretch of this length covers, its center drawn by u (B,). -> (B, side) bool"""
+def _covered(side: int, length: int, u: Tensor) -> Tensor:
+    """Return which of side positions an interval of this length covers, its center drawn by u (B,). (B, side) bool"""
     start = _integer(u, 0, side - length % 2) - length // 2
     positions = torch.arange(side, device=u.device) - start[:, None]
     return _within(positions, length)

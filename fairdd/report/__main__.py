@@ -7,10 +7,10 @@
 import argparse
 from pathlib import Path
 
-from fairdd.report.comparison import COMPARED, read_comparisons, run_name
 from fairdd.core.errors import UserError, report_user_errors
-from fairdd.run.folder import FLAGS, RESULTS, read_json
+from fairdd.report.comparison import COMPARED, read_comparisons, run_name
 from fairdd.report.tables import cell, csv_table, latex, markdown, text_table
+from fairdd.run.folder import FLAGS, RESULTS, read_json
 
 FORMATS = ("report.html", "report.md", "report.csv", "report.tex")
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from fairdd.core.errors import UserError
+from fairdd.core.rng import numpy_generator
 from fairdd.evaluation.metrics import mean_std
 from fairdd.report.load_runs import read_run
 from fairdd.run.folder import SAME_RUN
-from fairdd.core.rng import numpy_generator
 
 POOLED = SAME_RUN | {"seed", "num_exp", "eval_every"}       # flags in which runs of one setting may differ
 ALIGNMENT = {"align", "FairDD"}

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 
-from fairdd.report import plots
-from fairdd.report import tables
+from fairdd.report import plots, tables
 from fairdd.report.comparison import COMPARED
 
 STYLE = Path(__file__).with_suffix(".css")

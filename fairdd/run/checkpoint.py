@@ -1,77 +1,63 @@
-"""The state of a run on disk. It is written aside, flushed and renamed; the one before it is kept beside it.
+"""Checkpoints. A checkpoint is written aside, flushed and renamed; the previous one is kept beside it.
 
-So whenever a process dies, a whole state is there. A state carries a digest of itself: a damaged one is noticed, and
-the one before it is used.
+Whenever a process dies, a complete checkpoint exists. Each begins with a digest of its content: a damaged one is
+detected, and the previous one is used.
 """
 
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 NAMES = ("checkpoint.pt", "checkpoint-previous.pt")     # the newest first
+DIGEST_BYTES = 32
 
 
-def save(folder, state):
-    """Make state (a dict of numbers, tensors and lists of them) the newest one of the folder."""
+def save(folder: Path, state: dict) -> None:
+    """Make state (a nested dictionary or list of numbers, strings and tensors) the newest checkpoint of the folder."""
     newest, previous = (Path(folder) / name for name in NAMES)
-    content = io.BytesIO()
-    torch.save({"state": state, "digest": digest(state)}, content)
+    buffer = io.BytesIO()
+    torch.save(to_cpu(state), buffer)
     aside = newest.with_name(f".{newest.name}.part")
-    write_flushed(aside, content.getvalue())
+    write_flushed(aside, hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
     if newest.exists():
         os.replace(newest, previous)
     os.replace(aside, newest)
 
 
-def load(folder, say):
-    """The newest whole state of the folder, or None. say: told of each file that cannot be used."""
+def load(folder: Path, warn: Callable[[str], None]) -> dict | None:
+    """Return the newest intact checkpoint of the folder, or None. warn is called for each file that cannot be used."""
     for path in (Path(folder) / name for name in NAMES):
-        try:
-            saved = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
-            if saved["digest"] == digest(saved["state"]):
-                return saved["state"]
-            reason = "its digest does not fit"
-        except FileNotFoundError:
+        if not path.exists():
             continue
-        except Exception as error:      # a damaged archive can fail in any part of the reader
-            reason = str(error).partition("\n")[0]
-        say(f"warning: {path} is damaged or not a state of this program ({reason}); trying an earlier one")
+        content = path.read_bytes()
+        digest, state = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(state).digest() == digest:
+            return torch.load(io.BytesIO(state), weights_only=True)
+        warn(f"warning: {path} is corrupt or not a FairDD checkpoint; trying the previous one")
     return None
 
 
-def remove(folder):
-    """Forget the states: the run is finished."""
+def remove(folder: Path) -> None:
+    """Delete the checkpoints: the run is finished."""
     for name in NAMES:
         (Path(folder) / name).unlink(missing_ok=True)
 
 
-def digest(value):
-    """sha256 of a nested value: of every number, string and tensor in it."""
-    found = hashlib.sha256()
-    _digest(value, found)
-    return found.hexdigest()
+def to_cpu(value):
+    """Return the same nested value with its tensors on the CPU."""
+    if isinstance(value, dict):
+        return {key: to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_cpu(item) for item in value]
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
 
 
-def _digest(value, found):
-    if isinstance(value, torch.Tensor):
-        found.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        found.update(value.contiguous().numpy().tobytes())
-    elif isinstance(value, dict):
-        for key in sorted(value):
-            _digest([key, value[key]], found)
-    elif isinstance(value, list | tuple):
-        found.update(f"{len(value)}[".encode())
-        for item in value:
-            _digest(item, found)
-    else:
-        found.update(repr(value).encode())
-
-
-def write_flushed(path, content):
-    """Write bytes so that they are on the disk, not only on their way, when this returns."""
+def write_flushed(path: Path, content: bytes) -> None:
+    """Write bytes and return only when they are on the disk."""
     with open(path, "wb") as file:
         file.write(content)
         file.flush()

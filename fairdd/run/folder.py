@@ -1,6 +1,6 @@
-"""A run is a folder: its flags, log, evaluations, synthetic set, pictures, results; until it ends, its state.
+"""A run is a folder: its flags, log, evaluations, synthetic sets, pictures and results; until it ends, a checkpoint.
 
-Files are written aside and then renamed, so a reader never meets half of one. Nothing written is ever overwritten by
+Files are written aside and then renamed, so a reader never sees half of one. Nothing written is ever overwritten by
 another run.
 """
 
@@ -9,68 +9,109 @@ import json
 import math
 import os
 import platform
+import socket
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from io import BytesIO, StringIO
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
 from tqdm import tqdm
 
-from fairdd.run import checkpoint
-from fairdd.datasets.base import denormalize
 from fairdd.core.errors import UserError
-from fairdd.lock import exclusive_lock
+from fairdd.datasets.base import Dataset, denormalize
+from fairdd.flags import RUNTIME_FLAGS, Flags
+from fairdd.run import checkpoint
+from fairdd.run.legacy import upgrade_flags
 
-SAME_RUN = {"device", "save_path", "data_path", "save_every", "restart", "source", "tensorboard"}    # change no result
-FLAGS, RESULTS, SYNTHETIC, TIME = "flags.json", "results.json", "synthetic.pt", "time.json"
-DATA, EMBEDDING, EVENTS = "data.json", "embedding.json", "tensorboard"
-LARGE_ENOUGH = 64           # pixels per side of an image in a picture
-EVALUATIONS, NETWORKS, LOG, SPLIT = "evaluations.jsonl", "networks.jsonl", "log.txt", "split.csv"
+FLAGS, RESULTS, SYNTHETIC, TIME, LOG = "flags.json", "results.json", "synthetic.pt", "time.json", "log.txt"
+DATASET, PROJECTION, EVENTS, SPLIT = "dataset.json", "projection.json", "tensorboard", "split.csv"
+EVALUATIONS, NETWORKS, PROCESSES = "evaluations.jsonl", "metrics_per_network.jsonl", "processes.jsonl"
+LOCK, OWNER = ".lock", ".owner"
+EVAL_KEY = ("experiment", "iteration", "model", "network")
+MIN_PICTURE_SIDE = 64           # pixels per side of an image in a picture
 
 
 @contextmanager
-def open_run(args):
-    """The folder of args, for one writer. Raises UserError where it holds another run or cannot be written."""
-    folder = Path(args.save_path)
-    try:
+def open_run(args: Flags) -> Iterator["RunFolder"]:
+    """Yield the run folder of args, locked for this process. Raises UserError if it is in use or holds another run."""
+    folder = Path(args.save_path).expanduser()
+    with report_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(folder):
-            yield Run(folder, args)
+    with exclusive_lock(folder):
+        yield RunFolder(folder, args)
+
+
+@contextmanager
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to the folder. The lock is released when the process ends, however it ends.
+
+    Raises UserError with the process id and host of the current owner.
+    """
+    lock, owner = FileLock(folder / LOCK), folder / OWNER
+    try:
+        with report_write_errors(folder):
+            lock.acquire(blocking=False)
+    except Timeout:
+        name = owner.read_text().strip() if owner.exists() else "another process"
+        raise UserError(f"{folder} is in use by {name}; wait for it or use another --save_path") from None
+    with lock:
+        with report_write_errors(folder):
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
+
+
+@contextmanager
+def report_write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a UserError that names the file."""
+    try:
+        yield
     except OSError as error:
-        where = error.filename or folder
-        raise UserError(f"{where} cannot be written: {error.strerror}; what was saved before is whole") from None
+        if isinstance(error, Timeout):
+            raise
+        raise UserError(f"{error.filename or path} cannot be written: {error.strerror or error}; "
+                        "files saved earlier are intact") from None
 
 
-class Run:
-    """The folder of one run, open for writing. results: of a finished run; state: where an unfinished one stood."""
+class RunFolder:
+    """The folder of one run, open for writing.
 
-    def __init__(self, folder, args):
-        self.folder, self.began = folder, time.monotonic()
+    results: of a finished run, else None; state: the checkpoint of an unfinished one, else None; network_metrics: eval
+    key (experiment, iteration, model, network) -> metrics of a tested network.
+    """
+
+    def __init__(self, folder: Path, args: Flags):
+        self.folder, self.started = folder, time.monotonic()
         if args.restart:
             self._move_aside()
         if (folder / FLAGS).exists():
-            self._check_same(args)
+            self._check_same_run(args)
         self.results = read_json(folder / RESULTS) if (folder / RESULTS).exists() else None
         self.state = checkpoint.load(folder, self.log) if self.results is None else None
-        self.networks = {place_of(line): restored(line["figures"]) for line in self._lines(NETWORKS)}
-        self.evaluations = {place_of(line) for line in self._lines(EVALUATIONS)}
+        self.network_metrics = {eval_key(line): restore_nan(line["metrics"]) for line in self._read_lines(NETWORKS)}
+        self.evaluations = {eval_key(line) for line in self._read_lines(EVALUATIONS)}
         self.seconds_before = self.state["seconds"] if self.state else 0.0
 
-    def _check_same(self, args):
-        """Refuse to go on with the run of other flags."""
-        earlier = read_json(self.folder / FLAGS)["flags"]
-        same = SAME_RUN - {"data_path"} if args.dataset == "Folder" else SAME_RUN       # there it names the data
+    def _check_same_run(self, args: Flags) -> None:
+        """Refuse to continue a run of other flags; a flag that an older version did not know has its default there."""
+        earlier = upgrade_flags(read_json(self.folder / FLAGS))["flags"]
+        ignored = RUNTIME_FLAGS | {"non_default", "entry"}
+        ignored -= {"data_path"} if args.dataset == "Folder" else set()         # there it names the data
+        non_default = getattr(args, "non_default", ())
         for name, value in args.as_dict().items():
-            if name not in same and earlier.get(name) != value:
-                raise UserError(f"{self.folder} holds a run with {name} = {earlier.get(name)}, this one has {value}; "
-                                "give another --save_path, or --restart to move that run aside")
+            is_same = earlier[name] == value if name in earlier else name not in non_default
+            if name not in ignored and not is_same:
+                raise UserError(f"{self.folder} holds a run with {name} = {earlier.get(name)}, but {name} = {value} is "
+                                "requested; use another --save_path, or --restart to move that run aside")
 
-    def _move_aside(self):
-        """Everything the folder holds goes to earlier-1, earlier-2, ..."""
+    def _move_aside(self) -> None:
+        """Move everything in the folder to earlier-1, earlier-2, ..."""
         files = [path for path in self.folder.iterdir()
-                 if path.name == EVENTS or (path.is_file() and path.name != ".lock")]
+                 if path.name not in (LOCK, OWNER) and (path.name == EVENTS or path.is_file())]
         number = 1
         while (aside := self.folder / f"earlier-{number}").exists():
             number += 1
@@ -79,133 +120,134 @@ class Run:
         for path in files:
             path.rename(aside / path.name)
 
-    def _lines(self, name):
-        """The lines of a JSONL file; a last one that was cut off is dropped from the file too."""
+    def _read_lines(self, name: str) -> list[dict]:
+        """Return the lines of a JSONL file; an incomplete last line is removed from the file too."""
         path = self.folder / name
-        whole = path.read_bytes() if path.exists() else b""
-        kept = whole[: whole.rfind(b"\n") + 1]
-        if kept != whole:
-            self._write(name, kept)
-        return [json.loads(line) for line in kept.splitlines()]
+        content = path.read_bytes() if path.exists() else b""
+        complete = content[: content.rfind(b"\n") + 1]
+        if complete != content:
+            self._write(name, complete)
+        return [json.loads(line) for line in complete.splitlines()]
 
-    def log(self, text):
-        """Say it in the terminal, above any progress bar, and keep it in the log."""
-        tqdm.write(text)
-        with open(self.folder / LOG, "a") as file:
+    def log(self, text: str, show: bool = True) -> None:
+        """Write text to the log and, with show, to the terminal, above any progress bar."""
+        if show:
+            tqdm.write(text)
+        with report_write_errors(self.folder / LOG), open(self.folder / LOG, "a") as file:
             file.writelines(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in text.splitlines())
 
-    def seconds(self):
-        """How long the run has worked, all its processes together."""
-        return self.seconds_before + time.monotonic() - self.began
+    def seconds(self) -> float:
+        """Return how long the run has worked, summed over its processes."""
+        return self.seconds_before + time.monotonic() - self.started
 
-    def save_state(self, **state):
-        """Where the run stands, so that the same command goes on from here."""
-        checkpoint.save(self.folder, {**state, "seconds": self.seconds()})
+    def save_state(self, **state) -> None:
+        """Write a checkpoint, from which the same command resumes."""
+        with report_write_errors(self.folder):
+            checkpoint.save(self.folder, {**state, "seconds": self.seconds()})
 
-    def finish(self, results):
-        """The last files of a run."""
+    def finish(self, results: dict) -> None:
+        """Write the last files of a run and remove its checkpoint."""
         self.write_json(TIME, {"minutes": self.seconds() / 60})
         self.write_json(RESULTS, results)
         checkpoint.remove(self.folder)
 
-    def write_json(self, name, content):
-        """One JSON file. NaN, which JSON lacks, becomes null."""
-        self._write(name, (json.dumps(jsonable(content), indent=1) + "\n").encode())
+    def write_json(self, name: str, content: dict) -> None:
+        """Write a JSON file. NaN, which JSON lacks, becomes null."""
+        self._write(name, (json.dumps(to_jsonable(content), indent=1) + "\n").encode())
 
-    def begin(self, args, data):
-        """Keep the flags, what is to be known of data (a Dataset), its split if one was drawn.
-
-        From now on the folder holds this run.
-        """
+    def begin(self, args: Flags, data: Dataset) -> None:
+        """Record the flags, versions, data summary and drawn split. From now on the folder holds this run."""
+        record = {"flags": args.as_dict(), "versions": versions(args.device)}
+        for name in ("non_default", "entry"):
+            if name in record["flags"]:
+                record[name] = record["flags"].pop(name)
         if not (self.folder / FLAGS).exists():
-            self.write_json(FLAGS, {"flags": args.as_dict(), "versions": versions(args.device)})
-        self.write_json(DATA, data.summary())
+            self.write_json(FLAGS, record)
+        self._append(PROCESSES, {"started": time.strftime("%Y-%m-%d %H:%M:%S"), **record["versions"]})
+        self.write_json(DATASET, data.summary())
         if data.split:
             self._save_split(data.split)
 
-    def _save_split(self, split):
-        """Which images train and which test, (path, part) each. Refuses another split than this run began with."""
+    def _save_split(self, split: Sequence[tuple[str, str]]) -> None:
+        """Write (path, "train" or "test") of every image. Raises UserError if this run began with another split."""
         lines = StringIO()
         csv.writer(lines, lineterminator="\n").writerows([("path", "part"), *split])
         path, content = self.folder / SPLIT, lines.getvalue().encode()
         if path.exists() and path.read_bytes() != content:
-            raise UserError(f"{path} is another split: the images or their labels have changed since this run began; "
-                            "--restart begins anew")
+            raise UserError(f"{path} differs from the current split: the images or their labels have changed since "
+                            "this run began; --restart starts anew")
         self._write(SPLIT, content)
 
-    def add_network(self, place, figures):
-        """Keep what one network came to. place: (experiment, iteration, model, number)"""
-        self.networks[place] = figures
-        self._append(NETWORKS, dict(zip(PLACE, place, strict=True)) | {"figures": figures})
+    def add_network(self, key: tuple, metrics: dict) -> None:
+        """Record the metrics of one network. key: (experiment, iteration, model, network)"""
+        self.network_metrics[key] = metrics
+        self._append(NETWORKS, dict(zip(EVAL_KEY, key, strict=True)) | {"metrics": metrics})
 
-    def add_evaluation(self, place, figures):
-        """One line per evaluation, even if it is met again after a restart. place: (experiment, iteration, model)"""
-        if place not in self.evaluations:
-            self.evaluations.add(place)
-            self._append(EVALUATIONS, dict(zip(PLACE, place, strict=False)) | {"networks": figures})
+    def add_evaluation(self, key: tuple, metrics: list[dict]) -> None:
+        """Record one line per evaluation, once even if a resumed run repeats it. key: (experiment, iteration, model)"""
+        if key not in self.evaluations:
+            self.evaluations.add(key)
+            self._append(EVALUATIONS, dict(zip(EVAL_KEY, key, strict=False)) | {"networks": metrics})
 
-    def save_synthetic(self, content):
-        """The synthetic sets in the field's format, readable with torch.load(weights_only=True)."""
+    def save_synthetic(self, content: dict) -> None:
+        """Write the synthetic sets in the DC/DM `.pt` format, readable with torch.load(weights_only=True)."""
         buffer = BytesIO()
         torch.save(content, buffer)
         self._write(SYNTHETIC, buffer.getvalue())
 
-    def save_picture(self, name, images, ipc, mean, std):
-        """A grid of images (M, C, H, W), one row per class; small ones enlarged, so that one sees them. -> the grid"""
-        from torchvision.utils import make_grid, save_image  # here, because it takes seconds to import
+    def save_picture(self, name: str, images: Tensor, ipc: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+        """Write a grid of images (M, C, H, W), one row per class, small ones enlarged; return the grid."""
+        from torchvision.utils import make_grid, save_image  # imported here because it takes seconds
 
         buffer = BytesIO()
         images = denormalize(images, mean, std)
-        factor = max(1, LARGE_ENOUGH // images.shape[-1])
-        images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-        grid = make_grid(images, nrow=ipc)
+        zoom = max(1, MIN_PICTURE_SIDE // images.shape[-1])
+        grid = make_grid(images.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3), nrow=ipc)
         save_image(grid, buffer, format="png")
         self._write(name, buffer.getvalue())
         return grid
 
-    def _append(self, name, content):
-        with open(self.folder / name, "a") as file:
-            file.write(json.dumps(jsonable(content)) + "\n")
+    def _append(self, name: str, content: dict) -> None:
+        with report_write_errors(self.folder / name), open(self.folder / name, "a") as file:
+            file.write(json.dumps(to_jsonable(content)) + "\n")
 
-    def _write(self, name, content):
+    def _write(self, name: str, content: bytes) -> None:
         aside = self.folder / f".{name}.part"
-        checkpoint.write_flushed(aside, content)
-        os.replace(aside, self.folder / name)
+        with report_write_errors(self.folder / name):
+            checkpoint.write_flushed(aside, content)
+            os.replace(aside, self.folder / name)
 
 
-PLACE = ("experiment", "iteration", "model", "network")
-
-
-def picture_name(experiment, iteration):
+def picture_name(experiment: int, iteration: int) -> str:
     return f"experiment{experiment}_iteration{iteration:05d}.png"
 
 
-def place_of(line):
-    """Which evaluation, or which network of it, a line is about."""
-    return tuple(line[name] for name in PLACE if name in line)
+def eval_key(line: dict) -> tuple:
+    """Return the evaluation that a line of a JSONL file is about, or the network of it."""
+    return tuple(line[name] for name in EVAL_KEY if name in line)
 
 
-def jsonable(value):
-    """The same value, with None for NaN."""
+def to_jsonable(value):
+    """Return the same value with None instead of NaN."""
     if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
+        return {key: to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
+        return [to_jsonable(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def restored(figures):
-    """Figures of a network as they were before jsonable."""
-    table = [[math.nan if value is None else value for value in row] for row in figures["table"]]
-    return {name: math.nan if value is None else value for name, value in figures.items()} | {"table": table}
+def restore_nan(metrics: dict) -> dict:
+    """Return the metrics of a network as they were before to_jsonable."""
+    table = [[math.nan if value is None else value for value in row] for row in metrics["table"]]
+    return {name: math.nan if value is None else value for name, value in metrics.items()} | {"table": table}
 
 
-def read_json(path):
+def read_json(path: str | Path) -> dict:
     return json.loads(Path(path).read_text())
 
 
-def versions(device):
-    """What the run ran on."""
+def versions(device: str) -> dict[str, str]:
+    """Return the versions and the hardware that a process runs on."""
     on_gpu = device.startswith("cuda")
     hardware = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     packages = {"torch": torch.__version__} | {name: version(name) for name in ("torchvision", "numpy", "pillow")}

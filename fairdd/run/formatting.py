@@ -44,7 +44,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_counts(images: GroupedImages) -> str:
-    """Return the number of training images in each (class, group), with groups as rows if there are too many columns."""
+    """Return the number of training images in each (class, group), transposed if there are many groups."""
     title = f"{len(images)} training images"
     wide = count_table(title, images.class_names, images.group_names, images.counts().t())
     if len(wide.partition("\n")[0]) <= WIDTH:

@@ -1,74 +1,79 @@
-"""What is said and refused before the first iteration, so that no hours are lost."""
+"""What is reported and refused before the first iteration, so that no hours are lost."""
 
 import math
 import textwrap
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from scipy.stats import hypergeom
+from torch import Tensor, nn
 
 from fairdd.core import parallel
-from fairdd.matching import synset
-from fairdd.report import tables
 from fairdd.core.errors import UserError
+from fairdd.datasets.base import Dataset, GroupedImages
 from fairdd.evaluation.metrics import empty_cells
+from fairdd.matching import synset
 from fairdd.matching.sampling import group_quotas
+from fairdd.method import StepSize
+from fairdd.run.context import Context
+from fairdd.run.formatting import WIDTH, format_cell_range, format_counts
 
 GIB = 2**30
-FLOAT = 4       # bytes
+FLOAT_BYTES = 4
 
 
-def check(task, data):
-    """Say what was found in the data, then refuse what cannot work. Raises UserError."""
-    say_cells(task.run, data, task.args)
-    check_factor(data.train, task.args.factor)
-    check_classes(data.train, task.args)
-    check_networks({task.args.model, *task.eval_pool}, task.new_network)
-    check_memory(task)
+def check(context: Context, data: Dataset) -> None:
+    """Log what the data contain, then refuse what cannot work. Raises UserError."""
+    log_cells(context, data)
+    check_factor(data.train, context.args.factor)
+    check_classes(data.train, context.args)
+    check_networks({context.args.model, *context.eval_pool}, context.build_network)
+    check_memory(context)
 
 
-def say_cells(run, data, args):
-    """The (class, group) table, which cells are empty, and how often the smallest will be missing from a batch."""
-    run.log("\n".join([*data.notes, tables.cell_table(data.train), tables.cell_range("test", data.test)]))
-    for part, images in (("training", data.train), ("test", data.test)):
+def log_cells(context: Context, data: Dataset) -> None:
+    """Log the (class, group) table, the empty cells, and how often the smallest is missing from a batch."""
+    run, args = context.run, context.args
+    lines = [*data.notes, format_counts(data.train), format_cell_range("test", data.test)]
+    for split, images in (("training", data.train), ("test", data.test)):
         empty = empty_cells(images.counts(), images.class_names, images.group_names)
         if empty:
-            words = f"warning: no {part} image for (class, group) {', '.join(empty)}: left out there"
-            run.log(textwrap.fill(words, 110))
-    run.log(describe_smallest_cell(data.train, args.batch_real, args.group_balance))
+            lines.append(textwrap.fill(f"warning: no {split} image for (class, group) {', '.join(empty)}: "
+                                       "left out there", WIDTH))
+    lines.append(describe_smallest_cell(data.train, args.batch_real, args.group_balance))
+    run.log("\n".join(lines), show=not args.quiet)
 
 
-def describe_smallest_cell(train, batch_real, group_balance=False):
-    """A sentence on the cell that is scarcest in its class, and on the batches of this class."""
+def describe_smallest_cell(train: GroupedImages, batch_real: int, group_balance: bool = False) -> str:
+    """Return a sentence on the cell that is rarest within its class, and on the batches of this class."""
     counts = train.counts()
     share = counts.double().where(counts > 0, math.nan) / counts.sum(0)
     group, label = divmod(share.nan_to_num(2).argmin().item(), train.num_classes)
     cell, size = counts[group, label].item(), counts[:, label].sum().item()
     batch = min(batch_real, size)
-    words = f"scarcest cell: ({train.class_names[label]}, {train.group_names[group]}), {cell} of {size} images; "
+    name = f"smallest cell: ({train.class_names[label]}, {train.group_names[group]}), {cell} of {size} images; "
     if group_balance:
-        return words + f"every batch of {batch} holds {group_quotas(counts[:, label], batch)[group]}"
-    none = prob_group_missing(size, cell, batch)
-    return words + f"in a batch of {batch}, {batch * cell / size:.2g} are expected, none with chance {none:.2g}"
+        return name + f"every batch of {batch} holds {group_quotas(counts[:, label], batch)[group]}"
+    missing = prob_group_missing(size, cell, batch)
+    return name + f"a batch of {batch} holds {batch * cell / size:.2g} on average, none with probability {missing:.2g}"
 
 
-def prob_group_missing(size, cell, batch):
-    """Probability that batch images, drawn without repetition out of size, hold none of cell of them."""
-    if batch > size - cell:
-        return 0.0
-    ways = [math.lgamma(n + 1) - math.lgamma(n - batch + 1) for n in (size - cell, size)]
-    return math.exp(ways[0] - ways[1])
+def prob_group_missing(size: int, cell: int, batch: int) -> float:
+    """Return the probability that batch of size images, drawn without replacement, hold none of a cell."""
+    return float(hypergeom.pmf(0, size, cell, batch))
 
 
-def check_factor(train, factor):
-    """A grid of images needs a side that it divides."""
+def check_factor(train: GroupedImages, factor: int) -> None:
+    """Raise UserError if the images cannot hold a grid of factor x factor."""
     height, width = train.images.shape[2:]
     if height % factor or width % factor:
         raise UserError(f"--factor {factor} does not divide images of {height} x {width} pixels; "
-                        "take another, or an --im_size that it divides")
+                        "use another, or an --im_size that it divides")
 
 
-def check_classes(train, args):
-    """Every class needs an image to be matched to, and ipc of them to start from."""
+def check_classes(train: GroupedImages, args) -> None:
+    """Raise UserError for a class without images, too small for ipc, or with more groups than a batch has images."""
     for name, size in zip(train.class_names, train.counts().sum(0).tolist(), strict=True):
         if size == 0:
             raise UserError(f"class {name!r} has no training image")
@@ -79,54 +84,52 @@ def check_classes(train, args):
         raise UserError(f"--group_balance takes images of every group: --batch_real must be at least {groups}")
 
 
-def check_networks(names, new_network):
-    """Every network of the run must fit the images. new_network(name) makes one for them."""
+def check_networks(names: Iterable[str], build_network: Callable[[str], nn.Module]) -> None:
+    """Raise UserError if a network does not fit the images."""
     for name in names:
         try:
-            new_network(name)
+            build_network(name)
         except ValueError as error:
             raise UserError(str(error)) from None
 
 
-def check_memory(task):
-    """Refuse a step that cannot fit: its least need against what is free."""
-    need, free = min_step_memory(task), free_memory(task.args.device)
+def check_memory(context: Context) -> None:
+    """Raise UserError if a step needs more memory than is free."""
+    need, free = min_step_memory(context), free_memory(context.args.device)
     if free is not None and need > free:
-        raise UserError(f"a step needs at least {need / GIB:.1f} GiB on {task.args.device}, {free / GIB:.1f} GiB are "
-                        "free; a smaller --batch_real, --ipc or --im_size, or a narrower --model, needs less")
+        raise UserError(f"a step needs at least {need / GIB:.1f} GiB on {context.args.device}, {free / GIB:.1f} GiB "
+                        "are free; a smaller --batch_real, --ipc or --im_size, or a narrower --model, needs less")
 
 
-def min_step_memory(task):
-    """Bytes that a step holds at the same time, at least: the outputs of layers, for the parts under way (engine)."""
-    args, real = task.args, task.real
-    sizes = real.counts().sum(0).clamp(max=args.batch_real)     # images of each class in a batch
-    net, image = task.new_network(args.model), torch.zeros(1, *real.images.shape[1:], device=args.device)
-    layers, workers = layer_bytes(net, image), parallel.worker_count(image.device)
-    part = parallel.max_chunk_size(net, image)                         # of real images, and of synthetic ones in DM
-    decoded = args.ipc * args.factor**2                         # synthetic images of each class
-    if args.method == "DM":     # real images without a graph: two layers at a time; synthetic ones with it
-        synthetic = math.ceil(min(part, decoded * real.num_classes) / decoded) * decoded
-        return max(2 * max(layers) * min(workers * part, sizes.sum().item()), sum(layers) * synthetic)
-    whole = 2 * max(layers) * sizes.sum().item() if parallel.needs_whole_batch(net) else 0    # batch norm's statistics
-    return max(whole, sum(layers) * max(min(workers * part, sizes.max().item()), 2 * decoded))
+def min_step_memory(context: Context) -> int:
+    """Return the bytes that a step holds at the same time, at least: the layer outputs of the chunks in progress."""
+    args, real = context.args, context.real
+    net = context.build_network(args.model)
+    image = torch.zeros(1, *real.images.shape[1:], device=args.device)
+    return context.method.min_memory(StepSize(
+        layer_bytes=layer_bytes(net, image), max_chunk=parallel.max_chunk_size(net, image),
+        workers=parallel.worker_count(image.device), class_sizes=real.counts().sum(0).clamp(max=args.batch_real),
+        syn_per_class=args.ipc * args.factor**2, needs_whole_batch=parallel.needs_whole_batch(net),
+    ))
 
 
-def layer_bytes(net, image):
-    """Bytes of the output of every layer for one image (1, C, H, W)."""
-    found = []
+def layer_bytes(net: nn.Module, image: Tensor) -> list[int]:
+    """Return the bytes of the output of every layer for one image (1, C, H, W)."""
+    sizes = []
     layers = [module for module in net.modules() if not list(module.children())]
-    handles = [layer.register_forward_hook(lambda _m, _i, out: found.append(out.numel() * FLOAT)) for layer in layers]
+    handles = [layer.register_forward_hook(lambda _m, _i, out: sizes.append(out.numel() * FLOAT_BYTES))
+               for layer in layers]
+    training = net.training
     with torch.no_grad():
-        training = net.training
         net.eval()(image)
-        net.train(training)
+    net.train(training)
     for handle in handles:
         handle.remove()
-    return found
+    return sizes
 
 
-def free_memory(device):
-    """Free bytes of a device; None where the system does not tell."""
+def free_memory(device: str) -> int | None:
+    """Return the free bytes of a device; None if the system does not tell."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")

@@ -1,41 +1,46 @@
-"""What a run comes to: its synthetic sets as the field reads them, its figures, and a view of its images."""
+"""The results of a run: its synthetic sets in the DC/DM format, its metrics, a projection of its images."""
 
-from fairdd.evaluation.projection import project_to_plane
+from torch import Tensor
+
 from fairdd.evaluation.metrics import summarize
-from fairdd.matching.synset import expand_grid
+from fairdd.evaluation.projection import project_to_plane
+from fairdd.matching.synset import SynSet, expand_grid
+from fairdd.run.context import Context
 
 
-def field_format(task, syn):
-    """The synthetic sets as other tools of this field read them: data is a list of [images, labels].
+def to_saved_format(context: Context, syn: SynSet) -> dict:
+    """Return the synthetic sets as DC and DM save them: data is a list of [images, labels].
 
-    The images are as stored; synset.decode(images, factor) makes of them what networks are trained on.
+    The images are as stored; synset.expand_grid(images, factor) makes those that networks are trained on.
     """
-    real = task.real
+    real = context.real
     return {
-        "data": [*task.sets, syn.to_list()], "factor": syn.factor,
+        "data": [*context.synsets, syn.to_list()], "factor": syn.factor,
         "mean": list(real.mean), "std": list(real.std),
         "class_names": list(real.class_names), "group_names": list(real.group_names),
     }
 
 
-def results(task):
-    """Figures over all networks of all experiments; with several models the first one's stand at the top."""
-    last = [(place, figures) for place, figures in task.run.networks.items() if place[1] == task.args.Iteration]
+def run_results(context: Context) -> dict:
+    """Return the metrics over all networks of all experiments; with several models the first one's are at the top."""
+    networks = [(key, metrics) for key, metrics in context.run.network_metrics.items()
+                if key[1] == context.args.Iteration]
     by_model = {
-        name: summarize([figures for (_, _, model, _), figures in last if model == name]) for name in task.eval_pool
+        name: summarize([metrics for (_, _, model, _), metrics in networks if model == name])
+        for name in context.eval_pool
     }
-    first = task.eval_pool[0]
-    names = {"class_names": list(task.real.class_names), "group_names": list(task.real.group_names)}
+    first = context.eval_pool[0]
+    names = {"class_names": list(context.real.class_names), "group_names": list(context.real.group_names)}
     return by_model[first] | {"model": first, "by_model": by_model} | names
 
 
-def view(task, syn):
-    """The first experiment's set at its start, syn, and at its end, as one random network sees it among real images."""
-    net = task.network(task.args.model, task.args.seed, "view")
-    sets = {name: decoded(*content, syn.factor) for name, content in (("start", syn.to_list()), ("end", task.sets[0]))}
-    return project_to_plane(net, task.real, sets, task.args.seed, "view")
+def project_images(context: Context, syn: SynSet) -> dict:
+    """Return the first experiment's initial set (syn) and final set among real images, seen by a random network."""
+    net = context.init_network(context.args.model, context.args.seed, "view")
+    sets = {"start": expand(*syn.to_list(), syn.factor), "end": expand(*context.synsets[0], syn.factor)}
+    return project_to_plane(net, context.real, sets, context.args.seed, "view")
 
 
-def expanded(images, labels, factor):
-    """[images, labels] as networks are trained on them."""
+def expand(images: Tensor, labels: Tensor, factor: int) -> list[Tensor]:
+    """Return stored [images, labels] as networks are trained on them."""
     return [expand_grid(images, factor), labels.repeat_interleave(factor**2)]

@@ -1,16 +1,18 @@
-"""Event files for TensorBoard, beside what a run always leaves: losses, figures and pictures, with --tensorboard."""
+"""Event files for TensorBoard, beside what a run always writes: losses, metrics and pictures, with --tensorboard."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from fairdd.flags import Flags
 from fairdd.run.folder import EVENTS
+from fairdd.run.formatting import MAIN_METRICS
 
-SHOWN = ("accuracy", "DEO_M", "DEO_A")
 
-
-class Nothing:
-    """Takes what a writer of event files takes, and keeps nothing."""
+class NullWriter:
+    """Accepts the calls of TensorBoard's SummaryWriter and writes nothing."""
 
     def add_scalar(self, *_args):
         pass
@@ -19,23 +21,22 @@ class Nothing:
 
 
 @contextmanager
-def recorder(args, folder, experiment, first):
-    """Inside, what takes the losses, figures and pictures of an experiment; without --tensorboard it drops them.
+def open_writer(args: Flags, folder: Path, experiment: int, first: int) -> Iterator:
+    """Yield the writer of an experiment's losses, metrics and pictures; without --tensorboard it writes nothing.
 
-    first: the iteration it goes on from; what an earlier process recorded from there on is marked as void, so that
-    no curve doubles back.
+    first: the iteration from which the run resumes; events that an earlier process wrote from there on are discarded.
     """
     if not args.tensorboard:
-        yield Nothing()
+        yield NullWriter()
         return
-    from torch.utils.tensorboard import SummaryWriter  # here, because it is not a requirement
+    from torch.utils.tensorboard import SummaryWriter  # imported here because it is not a requirement
 
     with SummaryWriter(folder / EVENTS / f"experiment{experiment}", purge_step=first) as writer:
         yield writer
 
 
-def add_scalars(events, model, iteration, figures):
-    """The mean over networks of the figures that are watched. figures: one dict for each network"""
-    for name in SHOWN:
-        mean = torch.tensor([of_network[name] for of_network in figures]).mean().item()
-        events.add_scalar(f"{name}/{model}", mean, iteration)
+def add_metrics(writer, model: str, iteration: int, metrics: Sequence[dict]) -> None:
+    """Write the mean over networks of the main metrics. metrics: one dictionary per network"""
+    for name in MAIN_METRICS:
+        mean = torch.tensor([network[name] for network in metrics]).mean().item()
+        writer.add_scalar(f"{name}/{model}", mean, iteration)

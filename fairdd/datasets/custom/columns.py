@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from fairdd.datasets.splits import Attribute, check_distinct, cross
-from fairdd.datasets.files import preview
 from fairdd.core.errors import UserError
+from fairdd.datasets.files import preview
+from fairdd.datasets.splits import Attribute, check_distinct, cross
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 DEFAULTS = ("class", "group")

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairdd.datasets.splits import Split, cell_members, hold_out_test, select_images
-from fairdd.datasets.custom.columns import read_attributes
-from fairdd.datasets.image_cache import load_images
-from fairdd.datasets.files import preview
-from fairdd.datasets.base import Dataset
-from fairdd.datasets.custom.table import read_csv, read_folders
 from fairdd.core.errors import UserError
+from fairdd.datasets.base import Dataset
+from fairdd.datasets.custom.columns import read_attributes
+from fairdd.datasets.custom.table import read_csv, read_folders
+from fairdd.datasets.files import preview
+from fairdd.datasets.image_cache import load_images
+from fairdd.datasets.splits import Split, cell_members, hold_out_test, select_images
 
 LABELS = "labels.csv"
 MISSING_SHARE = 0.01    # of the images may be missing; more means that something else is wrong

@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from fairdd.datasets.files import preview, list_images
 from fairdd.core.errors import UserError
+from fairdd.datasets.files import list_images, preview
 
 PATH_NAMES = ("path", "file", "filename", "filepath", "image", "imagepath", "imagename", "imageid", "img", "imgpath")
 SPLIT_NAMES = ("split", "part", "partition")

@@ -1,0 +1,65 @@
+"""Alignments: which targets the synthetic images of a class are matched to. This is all that FairDD changes.
+
+A target is a weighted sum of the embeddings (or gradients) of real images. Vanilla matching gives a class one target,
+the mean over its batch; FairDD gives it one target per group. A new alignment is one function that returns Targets.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """T targets for a batch of B real images, made of P (image, weight) pairs. All tensors are on the CPU.
+
+    classes: (T,) int64 class of each target, ascending; coefficients: (T,) float64 factor of its distance in the loss;
+    images: (P,) int64 index into the batch; segment_ids: (P,) int64 target of each pair; weights: (P,) float64.
+    An image may belong to several targets or to none.
+    """
+
+    classes: Tensor
+    coefficients: Tensor
+    images: Tensor
+    segment_ids: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+def class_mean_targets(labels: Tensor, groups: Tensor) -> Targets:
+    """Return one target per class: the mean over its batch, in which the majority weighs most (DC, DM). (B,), (B,)"""
+    classes, segment_ids, sizes = labels.unique(return_inverse=True, return_counts=True)
+    return disjoint_targets(classes, segment_ids, 1 / sizes.double()[segment_ids])
+
+
+def per_group_targets(labels: Tensor, groups: Tensor) -> Targets:
+    """Return one target per (class, group) present: every group's mean at once (FairDD, eq. 6). (B,), (B,)"""
+    cells = torch.stack([labels, groups], 1)
+    cells, segment_ids, sizes = cells.unique(dim=0, return_inverse=True, return_counts=True)
+    return disjoint_targets(cells[:, 0].contiguous(), segment_ids, 1 / sizes.double()[segment_ids])
+
+
+def barycenter_targets(labels: Tensor, groups: Tensor) -> Targets:
+    """Return one target per class: the unweighted mean of its groups' means (COBRA under squared L2). (B,), (B,)"""
+    cells = per_group_targets(labels, groups)
+    classes, class_ids, num_groups = cells.classes.unique(return_inverse=True, return_counts=True)
+    segment_ids = class_ids[cells.segment_ids]
+    return disjoint_targets(classes, segment_ids, cells.weights / num_groups[segment_ids])
+
+
+ALIGNMENTS = {"vanilla": class_mean_targets, "fairdd": per_group_targets, "barycenter": barycenter_targets}
+
+
+def disjoint_targets(classes: Tensor, segment_ids: Tensor, weights: Tensor) -> Targets:
+    """Return targets that share no image: image i belongs to target segment_ids[i]. All coefficients are 1."""
+    return Targets(classes, torch.ones(len(classes)).double(), torch.arange(len(segment_ids)), segment_ids, weights)
+
+
+def segment_sum(values: Tensor, targets: Targets) -> Tensor:
+    """Return the weighted sum of every target. values: (B, D), one row per image of the batch -> (T, D)"""
+    images, segment_ids, weights = (x.to(values.device) for x in (targets.images, targets.segment_ids, targets.weights))
+    weighted = values[images] * weights.to(values)[:, None]
+    return values.new_zeros(len(targets), values.shape[1]).index_add(0, segment_ids, weighted)

@@ -1,0 +1,101 @@
+"""What a step of any method needs: the flags, the real images of the step, new networks."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor, nn
+
+from fairdd.core.parallel import with_precision
+from fairdd.core.rng import seeded
+from fairdd.datasets.base import GroupedImages
+from fairdd.evaluation.training import TrainConfig
+from fairdd.flags import Flags
+from fairdd.matching.augment import Draws, augment
+from fairdd.matching.sampling import RandomSampler, StratifiedSampler
+from fairdd.method import Method
+from fairdd.run.folder import RunFolder
+from fairdd.run.tensorboard import NullWriter
+
+
+@dataclass
+class Context:
+    """A run in progress.
+
+    real, test: the data on the device; make_network(name, channels, classes, im_size); eval_pool: names of networks to
+    test with; synsets: [images, labels] of each finished experiment; method_state: what the method keeps from one
+    iteration to the next; resume_state: where the current experiment stands, as saved in a checkpoint; writer: of
+    TensorBoard.
+    """
+
+    run: RunFolder
+    args: Flags
+    method: Method | None
+    real: GroupedImages
+    test: GroupedImages
+    make_network: Callable
+    eval_pool: list[str]
+    synsets: list = field(default_factory=list)
+    method_state: dict = field(default_factory=dict)
+    resume_state: dict = field(default_factory=dict)
+    writer: object = field(default_factory=NullWriter)
+
+    @functools.cached_property
+    def sampler(self) -> RandomSampler | StratifiedSampler:
+        """The sampler of real images."""
+        if self.args.group_balance:
+            steps = self.method.steps_per_iteration(self.args)
+            return StratifiedSampler(self.real, self.args.batch_real, steps)
+        return RandomSampler(self.real, self.args.batch_real)
+
+    def init_network(self, name: str, *key) -> nn.Module:
+        """Return a new network on the device, its weights drawn from the key."""
+        with seeded(*key, "weights"):
+            return self.build_network(name)
+
+    def build_network(self, name: str) -> nn.Module:
+        """Return a new network for the images and classes of the data, its weights from torch's global generator."""
+        return with_precision(self.args.precision, build_network(self.make_network, name, self.real))
+
+    def real_batch(self, draws: Draws | None, *key) -> "RealBatch":
+        """Return batch_real images of every class (all, if it has fewer), drawn from the key."""
+        return RealBatch(self.real, self.sampler.rows(*key), draws)
+
+
+@dataclass(frozen=True)
+class RealBatch:
+    """Real images that are augmented when they are indexed, so that never all are in memory: batch[index] (., C, H, W).
+
+    rows: (B,) of data; draws: one augmentation per class, or None.
+    """
+
+    data: GroupedImages
+    rows: Tensor
+    draws: Draws | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        rows = self.rows[index]
+        return augment(self.data.batch(rows), self.draws, self.data.labels[rows])
+
+    @property
+    def labels(self) -> Tensor:
+        return self.data.labels[self.rows]
+
+    @property
+    def groups(self) -> Tensor:
+        return self.data.groups[self.rows]
+
+
+def build_network(make_network: Callable, name: str, data: GroupedImages) -> nn.Module:
+    """Return a new network of this name for the images and classes of data, on their device."""
+    channels, *size = data.images.shape[1:]
+    return make_network(name, channels, data.num_classes, tuple(size)).to(data.images.device)
+
+
+def evaluation_config(args: Flags, model: str) -> TrainConfig:
+    """Return how evaluation networks of this name are trained: the flags, and what the method overrides for it."""
+    config = TrainConfig(args.epoch_eval_train, args.lr_net, args.batch_train, args.dsa_strategy)
+    return replace(config, **args.eval_overrides.get(model, {}))
