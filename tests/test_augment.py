@@ -109,9 +109,25 @@ def test_rotate_turns_by_at_most_fifteen_degrees():
     assert math.degrees(math.atan2(abs(row), column)) == pytest.approx(15, abs=1.5)
 
 
-def test_crop_noise_is_nearly_a_crop():
-    images = torch.zeros(4, 3, 16, 16)
-    assert 0 < crop_noise(images, generator()).std() < 0.002
+@pytest.mark.parametrize("side", [8, 20])
+def test_crop_noise_gives_each_image_either_a_shift_filled_with_channel_means_or_noise(side):
+    count, pad = 2000, 4
+    images = torch.randn(count, 3, side, side, generator=generator()) + torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
+    result = crop_noise(images, generator(1))
+    padded = images.mean((0, 2, 3)).view(1, 3, 1, 1).repeat(count, 1, side + 2 * pad, side + 2 * pad)
+    padded[:, :, pad:-pad, pad:-pad] = images
+    times = torch.zeros(2 * pad, 2 * pad)
+    is_shifted = torch.zeros(count, dtype=torch.bool)
+    for row in range(2 * pad):
+        for column in range(2 * pad):
+            cut = padded[:, :, row : row + side, column : column + side]
+            is_equal = ((result - cut).abs() < 1e-5).flatten(1).all(1)
+            times[row, column] = is_equal.sum()
+            is_shifted |= is_equal
+    noise = (result - images)[~is_shifted] / 0.001
+    assert times.sum() == is_shifted.sum() and abs(is_shifted.float().mean() - 0.5) < 0.05
+    assert (times > 0).all() and (times.sum(0) > 80).all() and (times.sum(1) > 80).all()       # 125 are expected
+    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01 and noise.abs().max() < 7
 
 
 def test_diff_augment_with_a_seed_treats_all_images_alike_and_without_it_does_not():
