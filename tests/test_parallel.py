@@ -197,6 +197,22 @@ def test_workers_end_when_their_results_are_no_longer_wanted(set_threads):
     assert not finished and time.monotonic() < deadline
 
 
+def test_workers_have_a_single_thread_each_and_leave_the_number_of_all_others_alone(set_threads):
+    set_threads(5)
+    parallel.thread_pool.cache_clear()          # new workers
+
+    def threads_in_a_worker(_):
+        torch.randn(300, 300) @ torch.randn(300, 300)
+        return torch.get_num_threads()
+
+    assert list(parallel.ordered_map(threads_in_a_worker, range(20), CPU)) == [1] * 20
+    numbers = []
+    new_thread = threading.Thread(target=lambda: numbers.append(torch.get_num_threads()))
+    new_thread.start()
+    new_thread.join()
+    assert numbers == [5] and torch.get_num_threads() == 5
+
+
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (7, 3), (9, 3), (10, 4), (5, sys.maxsize)])
 def test_slices_cover_all_rows_in_order_with_nearly_equal_lengths(count, size):
     slices = parallel.chunk_slices(count, size)

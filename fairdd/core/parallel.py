@@ -139,8 +139,22 @@ def cancellable(fn: Callable) -> Callable:
 
 @functools.cache
 def thread_pool(workers: int) -> ThreadPoolExecutor:
-    """Return the worker threads, created once, each with one intra-op thread (torch keeps that number per thread)."""
-    return ThreadPoolExecutor(workers, "worker", initializer=torch.set_num_threads, initargs=(1,))
+    """Return the worker threads, created once, each with one intra-op thread. workers: torch's number of threads.
+
+    torch keeps that number per thread, but a new thread starts with the number that any thread set last; so all
+    workers start here, and the caller's number is set again afterwards.
+    """
+    pool = ThreadPoolExecutor(workers, "worker", initializer=use_single_thread)
+    all_started = threading.Barrier(workers, timeout=60)    # a thread is started for a task that no idle one can take
+    wait([pool.submit(all_started.wait) for _ in range(workers)])
+    torch.set_num_threads(workers)
+    return pool
+
+
+def use_single_thread() -> None:
+    """Give this thread one intra-op thread."""
+    torch.get_num_threads()         # initializes the thread's number, which would otherwise happen later and undo this
+    torch.set_num_threads(1)
 
 
 os.register_at_fork(after_in_child=thread_pool.cache_clear)     # a forked process has only the thread that forked
