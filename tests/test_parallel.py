@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusal import refusal
 from test_training import brightness_data, linear_net
 from torch import nn
 
@@ -20,8 +22,9 @@ from fairdd.core.errors import UserError
 from fairdd.evaluation.training import TrainConfig, accumulate_gradients, evaluate_synset, predict
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.embedding import embedding_loss, embeddings
-from fairdd.matching.gradient import class_gradient, gradient_loss, target_gradients
+from fairdd.matching.gradient import class_gradient, frozen_batchnorm, gradient_loss, target_gradients
 from fairdd.matching.synset import SynSet
+from fairdd.run.preflight import check_networks
 from networks import get_network
 
 LABELS = torch.arange(3).repeat_interleave(9)
@@ -241,6 +244,52 @@ def test_batch_norm_in_training_gets_the_whole_batch(problem, set_chunk_size):
     batches.clear()
     embeddings(net.eval(), real)
     assert sum(batches) == len(real) and max(batches) <= 2
+
+
+@pytest.mark.parametrize(("norm", "shape"), [
+    (nn.BatchNorm1d, (5,)), (nn.BatchNorm1d, (5, 7)), (nn.BatchNorm2d, (5, 3, 4)), (nn.BatchNorm3d, (5, 2, 3, 4)),
+    (nn.SyncBatchNorm, (5, 3, 4)),
+])
+def test_every_kind_of_batch_norm_is_recognized_and_frozen(norm, shape):
+    net, images = nn.Sequential(nn.Identity(), norm(5)).double(), 5 + 2 * torch.randn(9, *shape).double()
+    assert parallel.needs_whole_batch(net) and not parallel.needs_whole_batch(net.eval())
+    dims = [dim for dim in range(images.ndim) if dim != 1]
+    centered = images - images.mean(dims, keepdim=True)
+    expected = centered / (images.var(dims, keepdim=True) + net[1].eps).sqrt()
+    with frozen_batchnorm(net.train(), images):
+        assert torch.allclose(net(images[:1]), expected[:1]) and not parallel.needs_whole_batch(net)
+    assert parallel.needs_whole_batch(net)
+
+
+def test_batch_norm_without_running_statistics_always_needs_the_whole_batch():
+    net = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False))
+    assert parallel.needs_whole_batch(net) and parallel.needs_whole_batch(net.eval())
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, lambda width: nn.GroupNorm(width, width), nn.InstanceNorm2d])
+def test_other_norms_do_not_need_the_whole_batch(norm):
+    assert not parallel.needs_whole_batch(nn.Sequential(nn.Conv2d(3, 4, 3), norm(4)))
+
+
+@pytest.mark.parametrize("entry", [main_DM, main_DC])
+@pytest.mark.parametrize(("layer", "message"), [
+    (nn.Dropout(0.5), r"network ConvNetD1W32: Dropout \(layer 'features.1'\) draws random numbers"),
+    (nn.RReLU(), "RReLU.*draws random numbers"),
+    (nn.BatchNorm2d(32, track_running_stats=False), "BatchNorm2d.*track_running_stats=True"),
+])
+def test_networks_whose_results_cannot_be_repeated_are_refused(tmp_path, capsys, monkeypatch, entry, layer, message):
+    def changed_network(*args):
+        net = get_network(*args)
+        net.features[1] = layer
+        return net
+
+    monkeypatch.setattr(entry, "get_network", changed_network)
+    flags = ["--ipc", "1", "--model", "ConvNetD1W32", "--im_size", "8", "--save_path", str(tmp_path)]
+    assert re.search(message, refusal(capsys, entry.main, flags))
+
+
+def test_dropout_with_a_probability_of_zero_is_no_random_layer():
+    check_networks(["net"], lambda name: nn.Sequential(nn.Dropout(0.0), nn.BatchNorm2d(3)))
 
 
 def test_fp32_is_the_network_itself():

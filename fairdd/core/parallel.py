@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fairdd.core.errors import UserError
 
 CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}     # of a chunk's first feature map: fits the cache; bounds memory
+BATCH_NORM = nn.modules.batchnorm._BatchNorm        # BatchNorm1d to 3d, SyncBatchNorm, ...
 PRECISIONS = ("fp32", "tf32", "bf16")
 worker_state = threading.local()                    # .stop: the event that tells this thread's work to end
 
@@ -115,8 +116,9 @@ def max_chunk_size(net: nn.Module, image: Tensor) -> int:
 
 
 def needs_whole_batch(net: nn.Module) -> bool:
-    """Return whether the network's output for an image depends on the rest of the batch (batch norm in training)."""
-    return any(isinstance(module, nn.BatchNorm2d) and module.training for module in net.modules())
+    """Return whether the output for an image depends on the rest of the batch: batch norm that uses its statistics."""
+    return any(isinstance(module, BATCH_NORM) and (module.training or module.running_mean is None)
+               for module in net.modules())
 
 
 def run_in_worker(stop: threading.Event, fn: Callable, item):
