@@ -18,10 +18,9 @@ from fairdd.evaluation.training import (
     train_epochs,
     train_with_schedule,
 )
-from fairdd.flags import parse_flags
+from fairdd.flags import DSA
 from fairdd.matching.augment import augment, crop_noise, draw
 from fairdd.run.context import evaluation_config
-from networks import EVAL_POOLS, find_network
 
 
 def brightness_data(count=300):
@@ -97,16 +96,18 @@ def test_training_batches_are_augmented_by_their_strategy(strategy, expected):
     assert torch.equal(seen[0], expected(images[order], generator))
 
 
-@pytest.mark.parametrize(("methods", "flags", "strategies"), [
-    ([main_DC.DC, main_DC.DSA], ["--method", "DC"], {"ConvNetBN": "crop_noise", "ConvNet": "none"}),
-    ([main_DC.DC, main_DC.DSA], ["--method", "DSA"], {"ConvNetBN": main_DC.ALL_OPERATIONS}),
-    ([main_DM.METHOD], [], {"ConvNetBN": main_DC.ALL_OPERATIONS, "ConvNet": main_DC.ALL_OPERATIONS}),
+@pytest.mark.parametrize(("entry", "flags", "strategies"), [
+    (main_DC, ["--method", "DC"], {"ConvNetBN": "crop_noise", "ConvNet": "none"}),
+    (main_DC, ["--method", "DSA"], {"ConvNetBN": DSA, "ConvNet": DSA}),
+    (main_DM, [], {"ConvNetBN": DSA, "ConvNet": DSA}),
 ])
 @pytest.mark.parametrize("dataset", ["Colored_Digits", "CelebA"])
-def test_evaluation_augments_as_the_method_does_and_dc_its_batch_norm_network(methods, flags, strategies, dataset):
-    _, args = parse_flags(methods, find_network, ["S", "SS", *EVAL_POOLS], [*flags, "--dataset", dataset])
-    for model, strategy in strategies.items():
-        assert evaluation_config(args, model).strategy == strategy
+def test_evaluation_augments_as_the_method_and_dc_its_batch_norm_network(
+        monkeypatch, entry, flags, strategies, dataset):
+    runs = []
+    monkeypatch.setattr(entry, "distill", lambda args, *_: runs.append(args))
+    entry.main([*flags, "--dataset", dataset])
+    assert {model: evaluation_config(runs[0], model).strategy for model in strategies} == strategies
 
 
 def test_an_easy_problem_is_learned_and_every_network_reported():
