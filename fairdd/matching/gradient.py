@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairdd.core.parallel import map_chunks, ordered_map, sum_gradients
+from fairdd.core.parallel import BATCH_NORM, map_chunks, ordered_map, sum_gradients
 from fairdd.matching.alignment import Targets
 
 EPSILON = 1e-6      # added to the product of norms in a cosine, as in the released code
@@ -100,7 +100,7 @@ def frozen_batchnorm(net: nn.Module, images) -> Iterator[nn.Module]:
 
     images: (B, C, H, W) or an object indexed like it; they are loaded, all at once, only if there is batch norm.
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in net.modules() if isinstance(module, BATCH_NORM)]
     momenta = [norm.momentum for norm in norms]
     try:
         for norm in norms:
