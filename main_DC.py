@@ -18,7 +18,7 @@ from fairdd.matching.augment import augment, draw
 from fairdd.matching.gradient import GRADIENT_DISTANCES, frozen_batchnorm, gradient_loss
 from fairdd.method import Method
 from fairdd.run.loop import distill
-from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
+from networks import EVAL_POOLS, get_eval_pool, get_network, network_factory
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10), 51: (100, 10)}   # by ipc
 
@@ -98,7 +98,7 @@ DSA = replace(
 
 def parse(argv=None):
     """Return the method and the flags of a command line."""
-    return parse_flags([DC, DSA], find_network, ["S", "SS", *EVAL_POOLS], argv)
+    return parse_flags([DC, DSA], network_factory, ["S", "SS", *EVAL_POOLS], argv)
 
 
 @report_user_errors

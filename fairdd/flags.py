@@ -55,13 +55,14 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the flags)")
 
 
-def parse_flags(methods: Sequence[Method], find_network: Callable, eval_modes: Sequence[str],
+def parse_flags(methods: Sequence[Method], network_factory: Callable, eval_modes: Sequence[str],
                 argv: Sequence[str] | None = None) -> tuple[Method, Flags]:
     """Return the method and the flags of an entry script.
 
-    methods: those it runs, its default first; find_network: raises ValueError for an unknown name. Raises UserError.
+    methods: those it runs, its default first; network_factory: raises ValueError for an unknown name.
+    Raises UserError.
     """
-    parser = make_parser(methods, find_network, eval_modes)
+    parser = make_parser(methods, network_factory, eval_modes)
     args = parser.parse_args(argv, namespace=Flags())
     method = next(method for method in methods if method.name == args.method)
     resolve(args, method)
@@ -86,7 +87,7 @@ def to_argv(flags: dict) -> list[str]:
     return words
 
 
-def make_parser(methods: Sequence[Method], find_network: Callable, eval_modes: Sequence[str]) -> Parser:
+def make_parser(methods: Sequence[Method], network_factory: Callable, eval_modes: Sequence[str]) -> Parser:
     """Return the parser, with flags in groups: distillation, matching, evaluation, data, run."""
     parser = Parser(
         description=f"Distill a synthetic set with {' or '.join(method.name for method in methods)}, with or without "
@@ -94,7 +95,7 @@ def make_parser(methods: Sequence[Method], find_network: Callable, eval_modes: S
         epilog=f"'paper' marks the default for every data set but {EMBEDDED}, which has a setting of minutes instead.",
         allow_abbrev=False,
     )
-    add_distillation_flags(parser.add_argument_group("distillation").add_argument, methods, find_network)
+    add_distillation_flags(parser.add_argument_group("distillation").add_argument, methods, network_factory)
     add_matching = parser.add_argument_group("matching").add_argument
     add_matching_flags(add_matching, methods)
     for add_flags in dict.fromkeys(method.add_flags for method in methods):
@@ -105,11 +106,11 @@ def make_parser(methods: Sequence[Method], find_network: Callable, eval_modes: S
     return parser
 
 
-def add_distillation_flags(add: Callable, methods: Sequence[Method], find_network: Callable) -> None:
+def add_distillation_flags(add: Callable, methods: Sequence[Method], network_factory: Callable) -> None:
     add("--method", choices=[method.name for method in methods], default=methods[0].name, help="default: %(default)s")
     add("--dataset", choices=list(DATASETS), default=EMBEDDED, metavar="NAME",
         help=f"one of {', '.join(DATASETS)}; default: %(default)s, which needs no files")
-    add("--model", type=model_name(find_network), metavar="NAME",
+    add("--model", type=model_name(network_factory), metavar="NAME",
         help="network to distill with: ConvNet, ConvNetD2W32, VGG11, ... (networks.py lists them); paper: ConvNet")
     add("--ipc", type=int_at_least(1), help="synthetic images per class; paper: 10, 50, 100; default: 10")
     add("--factor", type=int_at_least(1), default=1, metavar="F",
@@ -295,12 +296,12 @@ def parse_number(kind: type, text: str, description: str, is_valid: Callable):
     return value
 
 
-def model_name(find_network: Callable) -> Callable[[str], str]:
-    """Return an argparse type: the name of a network that find_network knows."""
+def model_name(network_factory: Callable) -> Callable[[str], str]:
+    """Return an argparse type: the name of a network that network_factory knows."""
 
     def known_name(text):
         try:
-            find_network(text)
+            network_factory(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return text

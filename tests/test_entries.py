@@ -12,10 +12,11 @@ from refusal import refusal
 import fairdd.run.loop
 import main_DC
 import main_DM
-from fairdd.datasets import get_dataset
 from fairdd.datasets.base import denormalize
 from fairdd.flags import make_parser
-from networks import find_network
+from fairdd.report.__main__ import main as report
+from networks import network_factory
+from utils import get_dataset
 
 QUICK = ["--num_eval", "2", "--epoch_eval_train", "1", "--ipc", "2", "--batch_real", "20", "--model", "ConvNetD1W32",
          "--im_size", "8"]
@@ -225,8 +226,6 @@ def test_quiet_prints_neither_data_nor_settings_and_logs_both(tmp_path, capsys):
 
 
 def test_the_report_compares_runs_and_names_their_pictures(tmp_path, capsys):
-    from fairdd.report.__main__ import main as report
-
     run("DM", tmp_path / "random", "--Iteration", "0")
     run("DM", tmp_path / "fairdd", "--FairDD")
     capsys.readouterr()
@@ -243,7 +242,7 @@ def test_help_lists_every_flag_with_a_description(method, capsys):
         ENTRIES[method](["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert not stop.value.code
-    parser = make_parser([main_DM.METHOD] if method == "DM" else [main_DC.DC, main_DC.DSA], find_network, ["S", "SS"])
+    parser = make_parser([main_DM.METHOD] if method == "DM" else [main_DC.DC, main_DC.DSA], network_factory, ["S", "SS"])
     for action in parser._actions:
         assert action.help and len(action.help.split()) >= 2, action.dest
         assert " ".join((action.help % vars(action)).split())[:40] in text and action.option_strings[-1] in text

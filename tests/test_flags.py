@@ -195,7 +195,7 @@ def test_non_default_flags_are_those_that_repeat_the_run():
 
 def flags_of(entry):
     """Return the flags of an entry, as argparse holds them, by name."""
-    parser = make_parser(METHODS[entry], networks.find_network, ["S", "SS", *networks.EVAL_POOLS])
+    parser = make_parser(METHODS[entry], networks.network_factory, ["S", "SS", *networks.EVAL_POOLS])
     return {action.dest: action for action in parser._actions if action.option_strings != ["-h", "--help"]}
 
 
