@@ -203,8 +203,8 @@ def example_values(action):
     """Return the command-line forms of a flag: not given, and with up to three values that its type accepts."""
     if action.nargs == 0:
         return [[], action.option_strings[:1]]
-    texts = action.choices or (["l1", "mse"] if action.dest == "dis_metric" else
-                               ["3", "7", "0.25", "0.75", "VGG11", "MLP", "none", "flip", "cpu"])
+    texts = action.choices or {"dis_metric": ["l1", "mse"], "device": ["cpu"]}.get(
+        action.dest, ["3", "7", "0.25", "0.75", "VGG11", "MLP", "none", "flip"])
     return [[], *([action.option_strings[0], text] for text in texts if is_accepted(action, text))][:4]
 
 
