@@ -17,16 +17,24 @@ def test_an_unknown_name_is_refused_with_the_known_names():
 
 
 @pytest.mark.parametrize("name, option", [("Colored_Digits", dict(target_attr="age")), ("BFFHQ", dict(skew=0.5)),
-                                          ("BFFHQ", dict(protected_attr="race")), ("UTKface", dict(skew=0.9))])
+                                          ("BFFHQ", dict(protected_attr="race")), ("UTKface", dict(skew=0)),
+                                          ("BFFHQ", dict(rare_cells="shrink")), ("CelebA", dict(labels="a.csv"))])
 def test_an_unsupported_option_is_refused(name, option):
     with pytest.raises(UserError, match=f"--{next(iter(option))} is not supported for {name}; supported by: "):
         get_dataset(name, **option)
 
 
-@pytest.mark.parametrize("option", [dict(skew=1.5), dict(skew=-0.1), dict(im_size=0), dict(data_seed=-1)])
-def test_a_value_out_of_range_is_refused(option):
-    with pytest.raises(UserError, match=f"--{next(iter(option))}"):
-        get_dataset("Colored_Digits", **option)
+@pytest.mark.parametrize("name, option", [("Colored_Digits", dict(skew=1.5)), ("Colored_Digits", dict(skew=-0.1)),
+                                          ("Colored_Digits", dict(im_size=0)), ("Colored_Digits", dict(data_seed=-1)),
+                                          ("UTKface", dict(rare_cells="drop"))])
+def test_a_value_out_of_range_is_refused(name, option):
+    with pytest.raises(UserError, match=f"--{next(iter(option))} must be"):
+        get_dataset(name, **option)
+
+
+def test_a_skew_of_zero_means_that_no_image_has_its_own_color():
+    assert get_dataset("Colored_Digits", skew=0).train.counts().diagonal().sum() == 0
+    assert get_dataset("Colored_Digits", skew=0.0).digest() != get_dataset("Colored_Digits").digest()
 
 
 def grouped(count=6, **changes):
