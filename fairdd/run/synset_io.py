@@ -3,10 +3,13 @@
 Files are not trusted: only tensors and plain values are read, and they are checked before a network is trained on them.
 """
 
+import codecs
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,11 +84,38 @@ def load_pt(path: Path) -> Any:
     """Return the content of a .pt file on the CPU, without executing anything in it. Raises UserError if unreadable."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; expected the folder of a run that was evaluated, or a .pt file")
+    registered = list(torch.serialization.get_safe_globals())       # the context manager for this needs torch 2.5
+    torch.serialization.add_safe_globals(NUMPY_SCALARS)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:       # a damaged archive can fail in any part of the reader
-        raise UserError(f"{path} is not a complete .pt file of tensors, lists and dicts; "
-                        "nothing else is read") from None
+    except Exception as error:      # a damaged archive can fail in any part of the reader
+        raise UserError(f"{path} cannot be read as a .pt file of tensors, numbers, lists and dicts "
+                        f"({_reader_reason(error)}); nothing else is read, and no code in a file is executed") from None
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(registered)
+
+
+def _numpy_scalar(module: str) -> Callable:
+    """Return the function that unpickles a NumPy number; `module`.scalar is its name in pickles."""
+    def scalar(dtype: np.dtype, data: bytes) -> np.generic:
+        return np.frombuffer(data, dtype)[0]
+
+    scalar.__module__, scalar.__qualname__ = module, "scalar"
+    return scalar
+
+
+# The DC, DM and FairDD code save accuracies as numpy.float64, under one name with numpy < 2, under another since.
+NUMPY_SCALARS = [_numpy_scalar("numpy.core.multiarray"), _numpy_scalar("numpy._core.multiarray"), np.dtype,
+                 codecs.encode, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}]
+
+
+def _reader_reason(error: Exception) -> str:
+    """Return the one sentence of torch.load's message that says what it refused, without its advice."""
+    lines = str(error).rpartition("WeightsUnpickler error:")[2].splitlines()
+    specific = [line.strip() for line in lines if line.strip() and "weights_only" not in line]
+    reason = (specific or [str(error)])[0].partition(". ")[0].rstrip(".")
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 
 def _is_pair(value: Any) -> bool:
