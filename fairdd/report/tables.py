@@ -1,179 +1,136 @@
-"""Figures of runs in tables: text for the terminal; Markdown, LaTeX and CSV for papers and programs."""
+"""Tables of comparisons: numbers at full precision for CSV; text for Markdown, LaTeX and the HTML page."""
 
-import csv
-import io
 import math
+from collections.abc import Iterable
+from dataclasses import asdict
 
-from fairdd.report.comparison import COMPARED, COVERAGE, RESAMPLES, change
+import pandas as pd
 
-NAMES, FIGURES = ["run", "tested with"], ["sets", "networks", *COMPARED]
-CHANGES = ["pairs", *(f"change of {name}" for name in COMPARED)]
-HEAD = NAMES + FIGURES + CHANGES
-CSV_HEAD = ["comparison", "run", "tested_with", "figure", "mean", "std", "networks", "sets", "change", "low", "high",
-            "pairs", "folders"]
-FIGURES_NOTE = (
+from fairdd.report.comparison import COVERAGE, RESAMPLES, Comparison, PairedDifference, RunGroup
+from fairdd.run.formatting import MAIN_METRICS, format_metric
+
+NAME_COLUMNS = ["run", "tested with"]
+METRIC_COLUMNS = ["sets", "networks", *MAIN_METRICS]
+DIFFERENCE_COLUMNS = ["pairs", *(f"difference in {name}" for name in MAIN_METRICS)]
+METRICS_NOTE = (
     "In percent: mean ± standard deviation over the networks of all synthetic sets. DEO_M and DEO_A are gaps between "
     "groups: 0 is fair."
 )
-VANILLA, NAMED = "the vanilla runs of the same flags", 'the row "{}"'
-CHANGES_NOTE = (
-    "Change: the difference from {}, over the pairs of synthetic sets that have the same seed and experiment (those of "
-    "one start began from the same images) and, within a pair, over the networks of the same number (at the same "
-    f"iteration they began from the same weights). In brackets its {COVERAGE} % bootstrap interval: {RESAMPLES:,} "
-    "times, pairs of sets are drawn with replacement, as many as there are, and of each drawn pair as many pairs of "
-    f"networks as it has; the interval holds the middle {COVERAGE} % of the means. With one pair of sets it covers "
-    "networks only, and with few it is too narrow: it cannot know how much a set of another seed would differ."
+DIFFERENCES_NOTE = (
+    "Difference from {}: the mean over the pairs of synthetic sets with the same seed and experiment (sets with the "
+    "same initialization started from the same images) and, within a pair, over the networks with the same number (at "
+    f"the same iteration they started from the same weights). In brackets is its {COVERAGE} % bootstrap interval: "
+    f"{RESAMPLES:,} times, pairs of sets are drawn with replacement, as many as there are, and from each drawn pair as "
+    f"many pairs of networks as it has; the interval holds the central {COVERAGE} % of the means. With one pair of "
+    "sets it covers the networks only. With few pairs it is too narrow: few sets cannot show how much sets differ."
 )
-HOW_MADE = "How the rows were made, and the command of each row's first seed"
-WIDTH = 110         # of the terminal, in letters
-NONE = "–"          # in a cell that has no number
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-         **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
+PROVENANCE = "How the rows were made, and the command of each row's first seed"
+NOT_AVAILABLE = "–"
 
 
-def cell(summary):
-    """mean ± std of one figure, in percent."""
-    if summary["mean"] is None or math.isnan(summary["mean"]):
-        return "undefined"
-    spread = "" if summary["std"] is None else f" ± {summary['std']:.2f}"
-    return f"{summary['mean']:.2f}{spread}"
-
-
-def figures_line(summary):
-    """accuracy 91.24 ± 0.31 | DEO_M ... | DEO_A ..."""
-    return " | ".join(f"{name} {cell(summary[name])}" for name in COMPARED)
-
-
-def cell_table(images):
-    """Number of images in each (class, group), as text; many groups stand below each other. images: GroupedImages"""
-    head = f"{len(images)} training images"
-    wide = count_table(head, images.class_names, images.group_names, images.counts().t())
-    if len(wide.partition("\n")[0]) <= WIDTH:
-        return wide
-    return count_table(head, images.group_names, images.class_names, images.counts())
-
-
-def count_table(head, row_names, column_names, counts):
-    """counts: (R, C) of the rows and columns of these names -> text"""
-    rows = zip(row_names, counts.tolist(), strict=True)
-    return text_table([[head, *column_names], *([name, *map(str, row)] for name, row in rows)])
-
-
-def cell_range(part, images):
-    """How many images the smallest and the largest (class, group) have, in a sentence."""
-    counts = images.counts()
-    return f"{len(images)} {part} images, {counts.min()} to {counts.max()} in each (class, group)"
-
-
-def text_table(rows):
-    """Rows of strings in aligned columns, the first to the left."""
-    first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = ([row[0].ljust(first), *map(str.rjust, row[1:], rest)] for row in rows)
-    return "\n".join("  ".join(line) for line in lines)
-
-
-def rows(comparison):
-    """The cells under HEAD: a row for each setting and each kind of network it was tested with."""
-    for setting in comparison.settings:
-        baseline = comparison.baseline(setting)
-        for model in setting.models:
-            summaries = [setting.summary(name, model) for name in COMPARED]
-            changes = [change(setting, baseline, name, model) for name in COMPARED]
-            pairs = str(changes[0].pairs) if changes[0] else NONE
-            yield [setting.name, model, str(setting.num_sets(model)), str(summaries[0]["n"]), *map(cell, summaries),
-                   pairs, *map(change_cell, changes)]
-
-
-def change_cell(change):
-    """+56.20 [+50.10, +60.30]"""
-    if change is None:
-        return NONE
-    if math.isnan(change.mean):
-        return "undefined"
-    between = "" if change.low is None else f" [{change.low:+.2f}, {change.high:+.2f}]"
-    return f"{change.mean:+.2f}{between}"
-
-
-def markdown(comparisons):
-    """A section for each comparison: its table, and folded below it how each row was made."""
-    lines = ["# Report", "", FIGURES_NOTE, "", markdown_text(changes_note(comparisons[0].against)), ""]
+def metrics_table(comparisons: Iterable[Comparison]) -> pd.DataFrame:
+    """Return one row per group of runs, model and metric, at full precision; NaN where undefined or not available."""
+    records = []
     for comparison in comparisons:
-        table = [HEAD, ["---", "---"] + ["---:"] * (len(HEAD) - 2), *rows(comparison)]
-        lines += [f"## {markdown_text(comparison.title)}", ""]
-        lines += [f"| {' | '.join([*map(markdown_text, row[:2]), *row[2:]])} |" for row in table] + [""]
-        lines += [f"<details><summary>{HOW_MADE}</summary>", "", "```bash"]
-        lines += [line for setting in comparison.settings for line in made(setting)] + ["```", "", "</details>", ""]
+        for group, model in comparison.rows():
+            for metric in group.metrics(model):
+                difference = comparison.difference(group, metric, model) or PairedDifference()
+                records.append({
+                    "comparison": comparison.title, "run": group.name, "tested_with": model, "metric": metric,
+                    **group.summary(metric, model), "sets": group.num_sets(model), **asdict(difference),
+                    "folders": " ".join(str(run.folder) for run in group.runs),
+                })
+    return pd.DataFrame(records).rename(columns={"n": "networks"}).astype({"pairs": "Int64"})
+
+
+def main_table(comparison: Comparison) -> pd.DataFrame:
+    """Return one row of text per group of runs and model: the main metrics, and their differences from the baseline."""
+    rows = []
+    for group, model in comparison.rows():
+        summaries = [group.summary(metric, model) for metric in MAIN_METRICS]
+        differences = [comparison.difference(group, metric, model) for metric in MAIN_METRICS]
+        pairs = str(differences[0].pairs) if differences[0] else NOT_AVAILABLE
+        rows.append([group.name, model, str(group.num_sets(model)), str(summaries[0]["n"]),
+                     *map(format_metric, summaries), pairs, *map(format_difference, differences)])
+    return pd.DataFrame(rows, columns=NAME_COLUMNS + METRIC_COLUMNS + DIFFERENCE_COLUMNS)
+
+
+def other_metrics_table(comparison: Comparison) -> pd.DataFrame:
+    """Return one row of text per group and model: every metric beyond the main ones that is defined in some row."""
+    rows = [{"run": group.name, "tested with": model}
+            | {metric: format_metric(group.summary(metric, model)) for metric in group.metrics(model)
+               if metric not in MAIN_METRICS} for group, model in comparison.rows()]
+    table = pd.DataFrame(rows).fillna(NOT_AVAILABLE)
+    return table.loc[:, [not set(table[name]) <= {"undefined", NOT_AVAILABLE} for name in table]]
+
+
+def format_difference(difference: PairedDifference | None) -> str:
+    """Return a difference as text: "+56.20 [+50.10, +60.30]"."""
+    if difference is None:
+        return NOT_AVAILABLE
+    if math.isnan(difference.difference):
+        return "undefined"
+    interval = "" if difference.low is None else f" [{difference.low:+.2f}, {difference.high:+.2f}]"
+    return f"{difference.difference:+.2f}{interval}"
+
+
+def differences_note(comparison: Comparison) -> str:
+    """Return what the differences are from, and how their intervals are computed."""
+    vanilla = comparison.against is None
+    return DIFFERENCES_NOTE.format("the vanilla runs with the same flags" if vanilla else f'row "{comparison.against}"')
+
+
+def to_csv(comparisons: list[Comparison]) -> str:
+    """Return metrics_table as CSV; undefined and unavailable values are empty."""
+    return metrics_table(comparisons).to_csv(index=False, lineterminator="\n")
+
+
+def to_markdown(comparisons: list[Comparison]) -> str:
+    """Return a section for each comparison: its table and, in a collapsed block, how each row was made."""
+    lines = ["# Report", "", METRICS_NOTE, "", escape_markdown(differences_note(comparisons[0])), ""]
+    for comparison in comparisons:
+        table = main_table(comparison)
+        alignment = ["---"] * len(NAME_COLUMNS) + ["---:"] * (len(table.columns) - len(NAME_COLUMNS))
+        table[NAME_COLUMNS] = table[NAME_COLUMNS].map(escape_markdown)
+        lines += [f"## {escape_markdown(comparison.title)}", ""]
+        lines += [f"| {' | '.join(row)} |" for row in [table.columns, alignment, *table.to_numpy()]]
+        lines += ["", f"<details><summary>{PROVENANCE}</summary>", "", "```bash"]
+        lines += [line for group in comparison.groups for line in provenance(group)] + ["```", "", "</details>", ""]
     return "\n".join(lines)
 
 
-def made(setting):
-    """Seeds, minutes and hardware of a row in a comment, and the command of its first run. -> two lines"""
-    seeds = ", ".join(str(run.flags["seed"]) for run in setting.runs)
-    minutes = ", ".join("?" if run.minutes is None else f"{run.minutes:.1f}" for run in setting.runs)
-    first = setting.runs[0]
+def provenance(group: RunGroup) -> list[str]:
+    """Return seeds, minutes and hardware of a group as a shell comment, and the command of its first run."""
+    first = group.runs[0]
+    seeds = ", ".join(str(run.flags["seed"]) for run in group.runs)
+    minutes = ", ".join("?" if run.minutes is None else f"{run.minutes:.1f}" for run in group.runs)
     hardware, torch, python = (first.versions.get(name, "?") for name in ("hardware", "torch", "python"))
-    line = f"# {setting.name} | seed {seeds} | minutes {minutes} | {hardware}, torch {torch}, python {python}"
-    line = " ".join(line.split())
-    return [text.replace("```", "` ` `") for text in (line, first.command())]       # what would end the block
+    comment = f"# {group.name} | seed {seeds} | minutes {minutes} | {hardware}, torch {torch}, python {python}"
+    return [line.replace("```", "` ` `") for line in (" ".join(comment.split()), first.command())]
 
 
-def changes_note(against):
-    """What the changes are from, and how their intervals were made. against: as of a Comparison -> text"""
-    return CHANGES_NOTE.format(VANILLA if against is None else NAMED.format(against))
+def escape_markdown(text: str) -> str:
+    """Return text that neither ends its table cell nor is markup."""
+    return " ".join("".join(f"\\{sign}" if sign in "\\|<>*`[]" else sign for sign in text).split())
 
 
-def markdown_text(text):
-    """Text that keeps its cell and is no markup."""
-    for sign in "\\|<>*`[]":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
-
-
-def latex(comparisons):
-    """A tabular for each comparison: \\input the file; it needs no package."""
-    lines = ["% " + FIGURES_NOTE, "% " + latex_text(changes_note(comparisons[0].against))]
+def to_latex(comparisons: list[Comparison]) -> str:
+    """Return a tabular for each comparison, to be read with \\input; it needs no package."""
+    lines = [f"% {METRICS_NOTE}", f"% {' '.join(differences_note(comparisons[0]).split())}"]
+    rules = [{"selector": f"{name}rule", "props": ":hline"} for name in ("top", "mid", "bottom")]
     for comparison in comparisons:
-        lines += ["", "% " + latex_text(comparison.title), r"\begin{tabular}{ll" + "r" * (len(HEAD) - 2) + "}"]
-        lines += [r"\hline", latex_row(HEAD, latex_text), r"\hline"]
-        lines += [latex_row(row, latex_number) for row in rows(comparison)]
-        lines += [r"\hline", r"\end{tabular}"]
-    return "\n".join(lines) + "\n"
+        table = main_table(comparison)
+        table[NAME_COLUMNS] = table[NAME_COLUMNS].map(lambda text: " ".join(text.split()))
+        numbers = list(table.columns[len(NAME_COLUMNS):])
+        style = table.style.format(escape="latex", subset=NAME_COLUMNS).format(latex_number, subset=numbers)
+        style.format_index(escape="latex", axis="columns").hide(axis="index").set_table_styles(rules)
+        latex = style.to_latex(column_format="ll" + "r" * len(numbers))
+        lines += ["", f"% {' '.join(comparison.title.split())}", latex]
+    return "\n".join(lines)
 
 
-def latex_row(cells, rest):
-    """One line; the first two cells are text, rest makes the others."""
-    return " & ".join([*map(latex_text, cells[:2]), *map(rest, cells[2:])]) + r" \\"
-
-
-def latex_text(text):
-    return " ".join("".join(LATEX.get(sign, sign) for sign in text).split())
-
-
-def latex_number(text):
-    """A cell with numbers in maths, so that a minus is one."""
+def latex_number(text: str) -> str:
+    """Return a cell in math mode, so that its minus sign is typeset as one."""
     if not any(map(str.isdigit, text)):
-        return "--" if text == NONE else text
+        return "--" if text == NOT_AVAILABLE else text
     return "$" + text.replace(" ± ", r" \pm ").replace(" [", r"\ [") + "$"
-
-
-def csv_table(comparisons):
-    """Every figure of every setting in a row of its own, at full precision; what is undefined is left empty."""
-    content = io.StringIO()
-    writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(CSV_HEAD)
-    for comparison in comparisons:
-        for setting in comparison.settings:
-            for model in setting.models:
-                for figure in setting.figures(model):
-                    writer.writerow(csv_row(comparison, setting, figure, model))
-    return content.getvalue()
-
-
-def csv_row(comparison, setting, figure, model):
-    """The cells under CSV_HEAD."""
-    summary = setting.summary(figure, model)
-    moved = change(setting, comparison.baseline(setting), figure, model)
-    changes = [moved.mean, moved.low, moved.high, moved.pairs] if moved else [None] * 4
-    numbers = [summary["mean"], summary["std"], summary["n"], setting.num_sets(model), *changes]
-    kept = ["" if value is None or math.isnan(value) else repr(value) for value in numbers]
-    return [comparison.title, setting.name, model, figure, *kept, " ".join(str(run.folder) for run in setting.runs)]
