@@ -148,7 +148,7 @@ def test_soft_labels_stay_distributions_and_follow_their_grid(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "labels", [SOFT * 2, SOFT * 2 - 0.1, torch.log(SOFT), SOFT * torch.nan, LABELS + 0.5, LABELS / 0, SOFT[:19], SOFT[:0]]
+    "labels", [SOFT * 2, SOFT * 2 - 0.1, torch.log(SOFT), SOFT * torch.nan, LABELS + 0.5, LABELS / 0, SOFT[:19]]
 )
 def test_labels_that_are_neither_classes_nor_distributions_are_refused(tmp_path, labels):
     message = read_error(save(tmp_path / "set.pt", [IMAGES, labels]))
