@@ -38,7 +38,7 @@ def write_run(folder, *experiments, seed=0, entry="main_DM.py", **flags):
              for number, metrics in enumerate(networks)]
     names = {"class_names": ["plain", NASTY], "group_names": [NASTY, "other"]}
     folder.mkdir(parents=True)
-    origin = {"entry": entry, "given": list(flags), "versions": {"python": "3"}}
+    origin = {"entry": entry, "non_default": list(flags), "versions": {"python": "3"}}
     (folder / "flags.json").write_text(json.dumps({"flags": flags, **origin}))
     (folder / "results.json").write_text(json.dumps({"model": "ConvNet", **names}))
     (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from fairdd.core.errors import UserError
+from fairdd.flags import to_argv
 from fairdd.run.folder import DATASET, EVALUATIONS, FLAGS, PROJECTION, RESULTS, RUNTIME_FLAGS, TIME, picture_name
 from fairdd.run.formatting import MAIN_METRICS
 from fairdd.run.legacy import existing_file, upgrade_flags, upgrade_metrics
@@ -39,7 +40,7 @@ class FinishedRun:
 
     folder: Path
     flags: dict
-    given: list[str]
+    non_default: list[str]
     entry: str
     versions: dict
     model: str
@@ -82,18 +83,15 @@ class FinishedRun:
             return content.getvalue()
 
     def command(self) -> str:
-        """Return the command that repeats the run in its default folder: the given flags that change its results."""
+        """Return the command that repeats the run in its default folder: non-default flags that change its results."""
         hidden = RUNTIME_FLAGS | (EVALUATION_FIELDS if self.is_evaluation else set())
-        shown = {"method", "dataset", "ipc", "seed", *self.given} - hidden
+        shown = {"method", "dataset", "ipc", "seed", *self.non_default} - hidden
         if self.flags.get("data_path", "data") != "data":
             shown.add("data_path")
         source = [self.flags["source"]] if self.flags.get("source") else []
-        words = ["python", "-m", "fairdd.evaluate", *source] if self.is_evaluation else ["python", self.entry]
-        for name, value in self.flags.items():
-            if name in shown and value is not None and value is not False:
-                values = [] if value is True else value if isinstance(value, list) else [value]
-                words += [f"--{name}", *map(str, values)]
-        return shlex.join(words)
+        command = ["-m", "fairdd.evaluate", *source] if self.is_evaluation else [self.entry]
+        flags = {name: value for name, value in self.flags.items() if name in shown}
+        return shlex.join(["python", *command, *to_argv(flags)])
 
 
 def read_run(folder: Path | str) -> FinishedRun:
@@ -106,7 +104,7 @@ def read_run(folder: Path | str) -> FinishedRun:
         content = upgrade_flags(json.loads(path.read_text()))
         flags = content["flags"]
         require(flags, REQUIRED_FLAGS if "trained_on" in flags else REQUIRED_FLAGS + REQUIRED_OF_DISTILLATION)
-        origin = {name: content[name] for name in ("given", "entry", "versions")}
+        origin = {name: content[name] for name in ("non_default", "entry", "versions")}
     with run_file(folder, RESULTS) as path:
         results = json.loads(path.read_text())
         names = {"class_names": list(results["class_names"]), "group_names": list(results["group_names"])}
