@@ -106,8 +106,8 @@ def test_a_refused_file_is_reported_with_the_readers_reason(tmp_path, content, r
 
 
 def test_files_that_are_no_pt_files_are_refused(tmp_path):
-    whole = save(tmp_path / "set.pt", [IMAGES, LABELS]).read_bytes()
-    for name, content in (("cut.pt", whole[:-500]), ("empty.pt", b""), ("text.pt", b"no tensors\n" * 9)):
+    complete = save(tmp_path / "set.pt", [IMAGES, LABELS]).read_bytes()
+    for name, content in (("cut.pt", complete[:-500]), ("empty.pt", b""), ("text.pt", b"no tensors\n" * 9)):
         (tmp_path / name).write_bytes(content)
         assert "cannot be read as a .pt file" in read_error(tmp_path / name)
     assert "does not exist" in read_error(Path(tmp_path / "nothing.pt"))
