@@ -18,7 +18,7 @@ from fairdd.matching.augment import augment, draw
 from fairdd.matching.gradient import GRADIENT_DISTANCES, frozen_batchnorm, gradient_loss
 from fairdd.method import Method
 from fairdd.run.loop import distill
-from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
+from networks import EVAL_POOLS, get_eval_pool, get_network, network_factory
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10), 51: (100, 10)}   # by ipc
 
@@ -46,11 +46,12 @@ def match(context, syn, net, *key):
     draws = draw(args.dsa_strategy, context.real.num_classes, torch_generator(*key, "augment"))
     real = context.real_batch(draws, *key)
     targets = ALIGNMENTS[args.align](real.labels, real.groups)
-    syn_images = augment(syn.expanded(), draws, syn.labels)
+    syn_images = [augment(syn.of_class(label), draws, syn.labels[syn.labels == label])
+                  for label in range(context.real.num_classes)]
     distance = context.method.distances[args.dis_metric]
     with frozen_batchnorm(net, real):
-        losses, gradient = gradient_loss(net, real, syn_images, syn.labels, targets, distance)
-    syn.step(syn_images, gradient)
+        losses, gradients = gradient_loss(net, real, syn_images, targets, distance)
+    syn.step(syn_images, gradients)
     return losses.sum()
 
 
@@ -96,9 +97,14 @@ DSA = replace(
 )
 
 
+def parse(argv=None):
+    """Return the method and the flags of a command line."""
+    return parse_flags([DC, DSA], network_factory, ["S", "SS", *EVAL_POOLS], argv)
+
+
 @report_user_errors
 def main(argv=None):
-    method, args = parse_flags([DC, DSA], find_network, ["S", "SS", *EVAL_POOLS], argv)
+    method, args = parse(argv)
     distill(args, method, get_network, get_eval_pool(args.eval_mode, args.model))
 
 

@@ -16,7 +16,7 @@ from fairdd.matching.augment import augment, draw
 from fairdd.matching.embedding import EMBEDDING_DISTANCES, embedding_loss
 from fairdd.method import Method
 from fairdd.run.loop import distill
-from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
+from networks import EVAL_POOLS, get_eval_pool, get_network, network_factory
 
 
 def update(context, syn, *key):
@@ -66,9 +66,14 @@ METHOD = Method(
 )
 
 
+def parse(argv=None):
+    """Return the method and the flags of a command line."""
+    return parse_flags([METHOD], network_factory, ["S", "SS", *EVAL_POOLS], argv)
+
+
 @report_user_errors
 def main(argv=None):
-    method, args = parse_flags([METHOD], find_network, ["S", "SS", *EVAL_POOLS], argv)
+    method, args = parse(argv)
     distill(args, method, get_network, get_eval_pool(args.eval_mode, args.model))
 
 

@@ -7,6 +7,7 @@ interrupted, the same command resumes. Flags that are not given are those of the
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from fairdd.flags import (
     EMBEDDED,
     PAPER,
     QUICK,
+    RUNTIME_FLAGS,
     Flags,
     Parser,
     add_data_flags,
@@ -27,6 +29,7 @@ from fairdd.flags import (
     augmentation_strategy,
     int_at_least,
     model_name,
+    readable_and_hash,
     resolve_device,
 )
 from fairdd.run.context import Context, build_network
@@ -35,7 +38,7 @@ from fairdd.run.formatting import format_cell_range, format_metric, run_name, te
 from fairdd.run.loop import load_data, run_evaluation
 from fairdd.run.preflight import check_networks
 from fairdd.run.results import run_results
-from fairdd.run.synset_io import check_fits, flags_of, read
+from fairdd.run.synset_io import check_matches_dataset, read_saved_sets, run_flags
 
 REAL_EPOCHS = 30            # passes over all real images, which are hundreds of times as many as synthetic ones,
 REAL_EPOCHS_EMBEDDED = 300  # except in the embedded data set
@@ -47,15 +50,15 @@ NOT_INHERITED = ("device", "save_path", "restart")
 @report_user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     # imported here: this command is an entry script, but the package that holds it knows no networks
-    from networks import find_network, get_eval_pool, get_network
+    from networks import get_eval_pool, get_network, network_factory
 
-    args = parse_flags(find_network, get_eval_pool, argv)
+    args = parse_flags(network_factory, get_eval_pool, argv)
     set_precision(args.precision, args.device)
-    saved = None if args.data == "real" else read(args.source)
+    saved = None if args.data == "real" else read_saved_sets(args.source)
     data = load_data(args)
     check_networks(args.model, partial(build_network, get_network, data=data.test))
     if saved:
-        check_fits(saved, data.test)
+        check_matches_dataset(saved, data.test)
         data = replace(data, test=replace(data.test, mean=saved.mean or data.test.mean, std=saved.std or data.test.std))
     sets = saved.choose(args.experiment) if saved else {0: data.train}
     args.images = digest(sets) if saved else "real"
@@ -95,9 +98,9 @@ def digest(sets: Mapping[int, object]) -> str:
     return sha.hexdigest()
 
 
-def parse_flags(find_network: Callable, get_eval_pool: Callable, argv: Sequence[str] | None) -> Flags:
+def parse_flags(network_factory: Callable, get_eval_pool: Callable, argv: Sequence[str] | None) -> Flags:
     """Return the flags as given, the others from the run or the paper's evaluation; not yet frozen."""
-    parser = make_parser(find_network)
+    parser = make_parser(network_factory)
     given = parser.parse_args(argv)
     check_contradictions(given)
     inherited = inherited_flags(given)
@@ -106,7 +109,7 @@ def parse_flags(find_network: Callable, get_eval_pool: Callable, argv: Sequence[
     parser.set_defaults(**known | {"model": get_eval_pool(inherited["eval_mode"], inherited["model"])})
     args = parser.parse_args(argv, namespace=Flags())
     args.device = resolve_device(args.device)
-    args.save_path = args.save_path or default_save_path(args)
+    args.save_path = args.save_path or default_save_path(args, parser)
     args.trained_on = "all real images" if args.data == "real" else run_name(inherited) if is_run(args) \
         else Path(args.source).name
     if is_run(args) and args.data == "synthetic":
@@ -117,7 +120,7 @@ def parse_flags(find_network: Callable, get_eval_pool: Callable, argv: Sequence[
 def inherited_flags(given: Flags) -> dict:
     """Return the flags that hold if none are given: the run's, or the paper's evaluation for this data set."""
     if is_run(given):
-        flags = flags_of(given.source)
+        flags = run_flags(given.source)
     else:
         flags = PAPER | (QUICK if given.dataset == EMBEDDED else {}) | {"Iteration": 0, "eval_mode": "S"}
     if given.data == "real":
@@ -153,20 +156,23 @@ def is_run(args: Flags) -> bool:
     return args.source is not None and Path(args.source).is_dir()
 
 
-def default_save_path(args: Flags) -> str:
-    """Return the folder of the results: in the run, or beside the .pt file."""
-    name = "evaluated-real" if args.data == "real" else "evaluated"
+def default_save_path(args: Flags, parser: Parser) -> str:
+    """Return the folder of the results, in the run or beside the .pt file, named by flags that are not the run's."""
+    others = {name: value for name, value in args.as_dict().items()
+              if name not in RUNTIME_FLAGS | {"data"} and value != parser.get_default(name)}
+    dataset = [] if is_run(args) else [others.pop("dataset")]
+    name = "_".join(["evaluated-real" if args.data == "real" else "evaluated", *dataset, *readable_and_hash(others)])
     if args.source is None:
-        return f"results/{name}_{args.dataset}_seed{args.seed}"
+        return f"results/{name}"
     path = Path(args.source)
     return str(path / name if path.is_dir() else path.with_name(f"{path.stem}_{name}"))
 
 
-def make_parser(find_network: Callable) -> Parser:
+def make_parser(network_factory: Callable) -> Parser:
     parser = Parser(prog="python -m fairdd.evaluate", description=__doc__.partition("\n")[0], allow_abbrev=False,
                     epilog="Flags that are not given are those of the run; without a run, the paper's.")
     add = parser.add_argument_group("training images").add_argument
-    add("source", nargs="?", metavar="RUN_OR_PT",
+    add("source", nargs="?", type=os.path.expanduser, metavar="RUN_OR_PT",
         help="folder of a run, or a .pt file: [images, labels] or a dict with 'data'")
     add("--data", choices=["synthetic", "real"], default="synthetic",
         help=f"train on the saved images, or on all real training images, by default for {REAL_EPOCHS} epochs "
@@ -175,14 +181,14 @@ def make_parser(find_network: Callable) -> Parser:
     add("--dataset", choices=list(DATASETS), metavar="NAME",
         help=f"whose test part is predicted, one of {', '.join(DATASETS)}; default: the run's")
     add = parser.add_argument_group("evaluation").add_argument
-    add("--model", type=model_name(find_network), nargs="+", metavar="NAME",
+    add("--model", type=model_name(network_factory), nargs="+", metavar="NAME",
         help="networks to train, as in networks.py; the paper's table: ConvNet AlexNet VGG11 ResNet18")
     add("--dsa_strategy", type=augmentation_strategy, metavar="OPS",
         help="augmentation of the training images, or none")
     add_network_flags(add)
     add_data_flags(parser.add_argument_group("data").add_argument)
     add = parser.add_argument_group("results").add_argument
-    add("--out", "--save_path", dest="save_path", metavar="DIR",
+    add("--out", "--save_path", dest="save_path", type=os.path.expanduser, metavar="DIR",
         help="folder of the results; default: evaluated/ in the run, or beside the .pt file")
     add("--overwrite", "--restart", dest="restart", action="store_true",
         help="start anew; what the folder holds is moved to earlier-1/ in it")

@@ -1,4 +1,4 @@
-"""The one door: known names, options that some sets do not take, values out of range."""
+"""get_dataset: unknown names, options that a set does not support, values out of range."""
 
 import re
 
@@ -8,15 +8,15 @@ from fairdd.core.errors import UserError
 from fairdd.datasets import DATASETS, get_dataset
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_an_unknown_name_is_refused_with_the_known_names():
     with pytest.raises(UserError, match=re.escape(", ".join(DATASETS))):
         get_dataset("CIFAR10")
 
 
 @pytest.mark.parametrize("name, option", [("Colored_Digits", dict(target_attr="age")), ("BFFHQ", dict(skew=0.5)),
                                           ("BFFHQ", dict(protected_attr="race")), ("UTKface", dict(skew=0.9))])
-def test_an_option_the_set_does_not_take_is_refused(name, option):
-    with pytest.raises(UserError, match=f"{name} takes no --{next(iter(option))}; these do: "):
+def test_an_unsupported_option_is_refused(name, option):
+    with pytest.raises(UserError, match=f"--{next(iter(option))} is not supported for {name}; supported by: "):
         get_dataset(name, **option)
 
 
