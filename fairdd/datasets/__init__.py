@@ -33,6 +33,10 @@ class DatasetRequest:
     skip_bad_images: bool
     progress: bool
     labels: str | None = None
+    path_column: str | None = None
+    unknown: tuple[str, ...] = ()
+    split_by: str | None = None
+    follow_links: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,30 +54,37 @@ DATASETS = {
     "CelebA": DatasetSpec(load_celeba, ("target_attr", "protected_attr")),
     "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr")),
     "BFFHQ": DatasetSpec(load_bffhq),
-    "Folder": DatasetSpec(load_folder, ("target_attr", "protected_attr", "labels")),
+    "Folder": DatasetSpec(load_folder, ("target_attr", "protected_attr", "labels", "path_column", "unknown", "split_by",
+                                        "follow_links")),
 }
 
 
 def get_dataset(name, data_path="data", *, data_seed=30, im_size=None, skew=None, target_attr=None,
-                protected_attr=None, labels=None, skip_bad_images=False, progress=True) -> Dataset:
+                protected_attr=None, labels=None, path_column=None, unknown=(), split_by=None, follow_links=False,
+                skip_bad_images=False, progress=True) -> Dataset:
     """The data set of that name, built as published unless an option says otherwise.
 
     data_seed decides every draw of the building (30: the published one); im_size: pixels per side; skew: share of
     a training class that has its own color (or is gray or colored); target_attr, protected_attr: what is the class,
-    what is the group; labels: the CSV of a folder of your own; skip_bad_images: leave broken files out, do not stop.
+    what is the group; skip_bad_images: leave broken files out, do not stop. For Folder: labels: its tables, separated by
+    commas; path_column: the column of paths; unknown: values that leave a row out; split_by: the column whose values
+    stay on one side of a drawn split; follow_links: allow links out of the folder.
     """
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
     request = DatasetRequest(name, Path(data_path), data_seed, im_size, skew, target_attr, protected_attr,
-                      skip_bad_images, progress, labels)
+                      skip_bad_images, progress, labels, path_column, tuple(unknown), split_by, follow_links)
     check(request)
     return DATASETS[name].load(request)
 
 
 def check(request):
     """Stop at an option that the data set does not take, or a value out of range."""
-    for option in ("skew", "target_attr", "protected_attr", "labels"):
-        if getattr(request, option) is not None and option not in DATASETS[request.name].takes:
+    given = {"skew": request.skew, "target_attr": request.target_attr, "protected_attr": request.protected_attr,
+             "labels": request.labels, "path_column": request.path_column, "unknown": request.unknown or None,
+             "split_by": request.split_by, "follow_links": request.follow_links or None}
+    for option, value in given.items():
+        if value is not None and option not in DATASETS[request.name].takes:
             takers = ", ".join(name for name, entry in DATASETS.items() if option in entry.takes)
             raise UserError(f"{request.name} takes no --{option}; these do: {takers}")
     if request.skew is not None and not 0 <= request.skew <= 1:

@@ -75,6 +75,7 @@ class Dataset:
     test: GroupedImages
     notes: tuple = ()
     split: tuple = ()
+    val: GroupedImages | None = None
 
     def summary(self):
         """What a reader of results needs to know of the data: names, notes, the number of images in each cell."""
