@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 from test_image_cache import cache_files, write_image
 
 from fairdd.core.errors import UserError
@@ -37,6 +38,10 @@ def write_csv(root, rows, delimiter=",", name="labels.csv", bom=""):
     with (root / name).open("w", newline="", encoding="utf-8") as file:
         file.write(bom)
         csv.writer(file, delimiter=delimiter).writerows(rows)
+
+
+def write_lines(root, lines, name="labels.csv"):
+    (root / name).write_text("\n".join(lines) + "\n")
 
 
 def edit(root, old, new):
@@ -114,7 +119,7 @@ def test_a_split_column_is_used(own):
     data = get(own)
     assert labels_by_index(data.train).keys() == set(range(0, 60, 4)) | set(range(3, 60, 4)) and data.split == ()
     assert labels_by_index(data.test).keys() == set(range(1, 60, 4))
-    assert any("15 validation images are unused" in note for note in data.notes)
+    assert labels_by_index(data.val).keys() == set(range(2, 60, 4)) and "split as in column 'Split'" in data.notes[0]
 
 
 @pytest.mark.parametrize("options", [dict(delimiter=";"), dict(delimiter="\t"), dict(bom="\ufeff")])
@@ -126,11 +131,14 @@ def test_other_delimiters_and_a_byte_order_mark_change_nothing(own, options):
     assert {";": "semicolons", "\t": "tabs"}.get(options.get("delimiter"), "commas") in after.notes[0]
 
 
-@pytest.mark.parametrize("header", [["File_Name", "age"], ["image", "age"], ["my picture", "age"], ["", "age"]])
+@pytest.mark.parametrize("header", [["File_Name", "age"], ["image", "age"], ["my picture", "age"], ["", "age"],
+                                    ["Image Index", "age"], ["fname", "age"]])
 def test_the_path_column_is_recognized_by_its_name_or_by_its_first_file(own, header):
-    rows = [[row[0], *row[1:]] for row in make_rows()]
-    write_csv(own, [[*header, *HEADER[2:]], *rows])
-    assert f"column {header[0]!r}" in get(own).notes[0]
+    write_csv(own, [[*header, *HEADER[2:]], *make_rows()])
+    data = get(own)
+    assert f"column {header[0]!r}" in data.notes[0]
+    assert labels_by_index(data.train) | labels_by_index(data.test) == {
+        index: (age_class(row[1]), row[2]) for index, row in enumerate(make_rows())}
 
 
 def test_the_csv_may_have_another_name_and_be_elsewhere(own, tmp_path_factory):
@@ -189,8 +197,50 @@ def test_folders_are_classes_and_groups(tmp_path):
     assert data.train.class_names == ("cat", "dog") and data.train.group_names == ("home", "wood")
     assert labels_by_index(data.train) | labels_by_index(data.test) == dict(enumerate(kinds))
     assert data.test.counts().tolist() == [[2, 2], [2, 2]]
-    assert "1 images that are not in a folder class/group/ are left out" in data.notes
+    assert "1 images that are not in a folder class/group/ are left out" in data.notes[0]
     assert load(tmp_path, target_attr="group", protected_attr="class").train.class_names == ("home", "wood")
+
+
+def test_all_formats_that_pillow_reads_are_used_and_other_files_counted(tmp_path):
+    suffixes = (".png", ".jpg", ".TIF", ".tiff", ".gif", ".ppm", ".jfif", ".bmp")
+    kinds = [(label, group, suffix) for label in ("cat", "dog") for group in ("home", "wood") for suffix in suffixes]
+    for index, (label, group, suffix) in enumerate(kinds):
+        path = tmp_path / label / group / f"{index:02}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (8 * index, 8 * index, 8 * index)).save(path)
+    (tmp_path / "cat" / "home" / "notes.txt").touch()
+    (tmp_path / "cat" / "home" / ".hidden.png").touch()
+    data = load(tmp_path)
+    levels = {}
+    for images in (data.train, data.test):      # JPEG and GIF change a level by 1 or 2
+        levels |= {round(level.item() / 8): (images.class_names[c], images.group_names[g]) for level, c, g in zip(
+            images.images[:, 0, 0, 0], images.labels, images.groups, strict=True)}
+    assert levels == {index: kind[:2] for index, kind in enumerate(kinds)}
+    assert "1 files that are not images are left out (.txt 1)" in data.notes[0]
+
+
+def test_images_in_deeper_folders_are_of_their_class_and_group_folder(tmp_path):
+    kinds = [(label, group, person) for label in ("cat", "dog") for group in ("home", "wood")
+             for person in ("", "ann/", "bob/2020/", "bob/2021/") for _ in range(2)]
+    for index, (label, group, person) in enumerate(kinds):
+        write_image(tmp_path / f"{label}/{group}/{person}{index:02}.png", (4 * index, 0, 0))
+    data = load(tmp_path, split_by="subfolder")
+    train, test = labels_by_index(data.train), labels_by_index(data.test)
+    assert train | test == {index: kind[:2] for index, kind in enumerate(kinds)}
+    assert "24 of them in deeper folders" in data.notes[0]
+    sides = [{kinds[index][2][:3] for index in side} for side in (train, test)]
+    assert not sides[0] & sides[1] and len(load(tmp_path).split) == 32
+
+
+def test_tables_that_are_not_read_are_named(own):
+    (own / "labels.csv").rename(own / "metadata.csv")
+    with pytest.raises(UserError, match=r"metadata\.csv there: --labels names the one to read"):
+        get(own)
+    write_image(own / "cat" / "home" / "a.png")
+    for index in range(8):
+        write_image(own / "cd"[index % 2] / "gh"[index // 4] / f"{index}.png", (index, 0, 0))
+    (own / "cat" / "home" / "a.png").unlink()
+    assert "metadata.csv not read (--labels reads tables)" in load(own).notes[0]
 
 
 def test_a_run_writes_its_drawn_split_and_refuses_another(own, capsys):

@@ -1,4 +1,4 @@
-"""Classes and groups from the columns of a table: values as they stand, or numbers cut into ranges.
+"""Classes and groups from the columns of a table: values as they are, or numbers cut into ranges.
 
     Male            every value of the column
     Male,Young      every combination of the values of two columns
@@ -6,7 +6,6 @@
 """
 
 import math
-import re
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,27 +13,50 @@ import numpy as np
 import pandas as pd
 
 from fairdd.core.errors import UserError
-from fairdd.datasets.custom.table import ImageTable
+from fairdd.datasets.custom.table import ImageTable, match_column
+from fairdd.datasets.custom.values import parse_number
 from fairdd.datasets.files import preview
 from fairdd.datasets.splits import Attribute, check_distinct, cross
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-DEFAULTS = ("class", "group")     # target and protected attribute
-
 
 class ColumnChoice(NamedTuple):
-    """A column to take as class or group, and where to cut its numbers (no cuts: its values as they stand)."""
+    """A column to take as class or group, and where to cut its numbers (no cuts: its values as they are)."""
 
     name: str
     cuts: tuple[float, ...] = ()
 
 
-def select_attributes(table: ImageTable, request) -> tuple[Attribute, Attribute]:
-    """Return the target and the protected attribute that the request names, one value per image."""
-    target, protected = (match_columns(table, default if text is None else str(text)) for text, default in zip(
-        (request.target_attr, request.protected_attr), DEFAULTS, strict=True))
+class ChosenColumns(NamedTuple):
+    """The columns that are crossed into classes or into groups, and the column whose values stay on one side of a drawn
+    split, if any."""
+
+    target: list[ColumnChoice]
+    protected: list[ColumnChoice]
+    split_by: str | None = None
+
+    @property
+    def categories(self) -> list[str]:
+        """The columns whose values are classes or groups as they are."""
+        return [name for name, cuts in self.target + self.protected if not cuts]
+
+    @property
+    def others(self) -> list[str]:
+        """The columns whose numbers are cut, and that of ids."""
+        names = [name for name, cuts in self.target + self.protected if cuts]
+        return names if self.split_by is None else [*names, self.split_by]
+
+
+def choose_columns(table: ImageTable, request) -> ChosenColumns:
+    """Return the columns that --target_attr and --protected_attr name, by default class and group, and --split_by."""
+    given = {"--target_attr": request.target_attr, "--protected_attr": request.protected_attr}
+    target, protected = (
+        [ColumnChoice(match_column(table.title, table.data, name, flag), cuts)
+         for name, cuts in parse_columns(default if text is None else str(text))]
+        for (flag, text), default in zip(given.items(), ("class", "group"), strict=True))
     check_distinct(table.title, *([choice.name for choice in choices] for choices in (target, protected)))
-    return combine_columns(table, target, "classes"), combine_columns(table, protected, "groups")
+    if request.split_by is None:
+        return ChosenColumns(target, protected)
+    return ChosenColumns(target, protected, match_column(table.title, table.data, request.split_by, "--split_by"))
 
 
 def parse_columns(text: str) -> list[ColumnChoice]:
@@ -51,26 +73,12 @@ def parse_columns(text: str) -> list[ColumnChoice]:
     return choices
 
 
-def parse_number(text: str) -> float | None:
-    """Return the finite number that the text spells in plain decimal notation, or None."""
-    value = float(text) if NUMBER.fullmatch(text.strip()) else math.inf
-    return value if math.isfinite(value) else None
+def make_attributes(table: ImageTable, columns: ChosenColumns) -> tuple[Attribute, Attribute]:
+    """Return the target and the protected attribute of the table's images."""
+    return cross_columns(table, columns.target, "classes"), cross_columns(table, columns.protected, "groups")
 
 
-def match_columns(table: ImageTable, text: str) -> list[ColumnChoice]:
-    """Return the columns that the text names, spelled as in the table. Case matters only between columns that differ
-    in nothing else. Raises UserError for an unknown column."""
-    choices, columns = [], list(table.data.columns)
-    for name, cuts in parse_columns(text):
-        matches = [name] if name in columns else [column for column in columns if column.lower() == name.lower()]
-        if len(matches) != 1:
-            raise UserError(f"{table.title} has no column {name!r} to take as class or group; its columns: "
-                            f"{', '.join(columns) or 'none'} (--target_attr and --protected_attr choose among them)")
-        choices.append(ColumnChoice(matches[0], cuts))
-    return choices
-
-
-def combine_columns(table: ImageTable, choices: list[ColumnChoice], kind: str) -> Attribute:
+def cross_columns(table: ImageTable, choices: list[ColumnChoice], kind: str) -> Attribute:
     """Return the attribute whose values are those of a column, or all combinations of several columns.
 
     kind: "classes" or "groups", for messages. Raises UserError if there are fewer than two images per value.
@@ -86,7 +94,7 @@ def combine_columns(table: ImageTable, choices: list[ColumnChoice], kind: str) -
 
 def value_attribute(table: ImageTable, name: str) -> Attribute:
     """Return a column as attribute, one value per distinct string: numbers in numeric order, then other strings."""
-    column = require_values(table, name)
+    column = table.data[name]
     names = sorted(column.unique(), key=lambda text: (parse_number(text) is None, parse_number(text) or 0, text))
     if len(names) == 1:
         raise UserError(f"{table.title}: {name} is {names[0]!r} for every image; choose a column with several values")
@@ -97,11 +105,11 @@ def range_attribute(table: ImageTable, name: str, cuts: tuple[float, ...]) -> At
     """Return a column of numbers as attribute, one value per range; a cut belongs to the range above it."""
     if any(low >= high for low, high in pairwise(cuts)):
         raise UserError(f"the cuts of {name} must increase: {', '.join(map(format_number, cuts))}")
-    column = require_values(table, name)
+    column = table.data[name]
     numbers = column.map(parse_number).to_numpy(float)      # None becomes NaN
     if np.isnan(numbers).any():
-        position = np.isnan(numbers).argmax()
-        raise table.row_error(position, f"{name} is {column.iloc[position]!r}, not a number, so it cannot be cut")
+        row = np.isnan(numbers).argmax()
+        raise table.row_error(row, f"{name} is {column.iloc[row]!r}, not a number, so it cannot be cut")
     names = range_names(cuts, integers=all(value.is_integer() for value in (*numbers, *cuts)))
     codes = np.digitize(numbers, cuts).astype(np.int64)
     empty = [names[code] for code in np.flatnonzero(np.bincount(codes, minlength=len(names)) == 0)]
@@ -122,13 +130,3 @@ def range_names(cuts: tuple[float, ...], integers: bool) -> tuple[str, ...]:
 def format_number(value: float) -> str:
     """Return 20 for 20.0, and 39.5 for 39.5."""
     return repr(value).removesuffix(".0")
-
-
-def require_values(table: ImageTable, name: str) -> pd.Series:
-    """Return a column. Raises UserError if a cell is empty."""
-    column = table.data[name]
-    empty = column.index[column == ""]
-    if len(empty):
-        raise UserError(f"{table.title}: {len(empty)} images have no {name}: {preview(empty)}; fill in these cells or "
-                        "remove the rows")
-    return column

@@ -1,25 +1,31 @@
-"""Load a user's own images: a folder with a CSV that describes them, or with folders class/group/.
+"""Load a user's own images: a folder with a CSV that describes them, with folders class/group/, or of parquet files.
 
-Any columns may be class and group (columns.py). Without a given split one is drawn, with a test balanced over cells,
-and returned with the data set, so that a run can write it beside its results.
+Any columns may be class and group (columns.py). Without a given split one is drawn (split.py), and returned with the
+data set, so that a run can write it beside its results.
 """
 
 import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import Dataset
-from fairdd.datasets.custom.columns import select_attributes
-from fairdd.datasets.custom.table import ImageTable, read_class_folders, read_csv
+from fairdd.datasets.custom.class_folders import read_class_folders
+from fairdd.datasets.custom.columns import ChosenColumns, choose_columns, make_attributes
+from fairdd.datasets.custom.csv_files import read_csv_files
+from fairdd.datasets.custom.parquet import list_parquet, read_parquet_files
+from fairdd.datasets.custom.paths import ImageFinder, locate_images
+from fairdd.datasets.custom.split import check_cells, find_copies, make_split, settle_splits
+from fairdd.datasets.custom.table import ImageTable
+from fairdd.datasets.custom.values import clean_values
 from fairdd.datasets.files import preview
 from fairdd.datasets.image_cache import load_images
-from fairdd.datasets.splits import Attribute, Split, cell_members, hold_out_test, select_images
+from fairdd.datasets.splits import Split, select_images
 
 LABELS = "labels.csv"
-MAX_MISSING = 0.01      # share of images that may be missing; more means that something else is wrong
 CHUNK = 1024            # images whose pixels are counted at a time
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]     # mean and std of each channel
@@ -27,82 +33,90 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]     # mean and std o
 
 def load_folder(request) -> Dataset:
     """Return the images that a DatasetRequest asks for, at 64 pixels by default, normalized by the training images."""
-    root = request.data_path
-    table = drop_missing(read_table(request), root)
-    check_split(table, *select_attributes(table, request))
-    loaded = load_images([root / path for path in table.paths], request.im_size or 64, request)
-    table = table.keep(loaded.kept)
-    target, protected = select_attributes(table, request)
-    split = make_split(table, target, protected, request.data_seed)
+    table, columns = prepare_table(request)
+    files = [request.data_path / path for path in table.paths]
+    loaded = load_images(files, request.im_size or 64, request)
+    table, files = table.keep(loaded.kept), [files[row] for row in loaded.kept]
+    target, protected = make_attributes(table, columns)
+    split = make_split(table, target, protected, find_copies(loaded.images, files), columns.split_by,
+                       request.data_seed)
     normalization = measure_normalization(loaded.images, split.train)
-    train, test = (select_images(loaded.images, rows, target, protected, normalization)
-                   for rows in (split.train, split.test))
+    is_val = np.array([], bool) if table.splits is None else table.splits == "val"
+    train, test, val = (select_images(loaded.images, rows, target, protected, normalization)
+                        for rows in (split.train, split.test, np.flatnonzero(is_val)))
     mean, std = (", ".join(f"{value:.4f}" for value in values) for values in normalization)
-    note = f"normalized with the training images' own mean ({mean}) and std ({std})"
-    return Dataset(request.name, train, test, (*table.notes, *loaded.notes, *split.notes, note),
-                   written_split(table, split) if table.splits is None else ())
+    notes = ("; ".join(table.notes), *loaded.notes, *split.notes,
+             f"normalized with the training images' own mean ({mean}) and std ({std})")
+    return Dataset(request.name, train, test, notes, written_split(table, split) if table.splits is None else (),
+                   val=val if len(val) else None)
 
 
-def read_table(request) -> ImageTable:
-    """Read the requested CSV, or labels.csv, or else the folders class/group/."""
+def prepare_table(request) -> tuple[ImageTable, ChosenColumns]:
+    """Return the table of the images to load, clean and checked, and its columns that are classes and groups."""
+    finder = ImageFinder(request.data_path)
+    table = read_table(request, finder)
+    columns = choose_columns(table, request)
+    table = clean_values(table, columns.categories, columns.others, request.unknown)
+    table = locate_images(table, finder, request.skip_bad_images, request.follow_links)
+    table = drop_repeated_rows(table, columns.categories + columns.others)
+    table = settle_splits(table, columns.categories)
+    check_cells(table, *make_attributes(table, columns), columns.split_by)
+    return table, columns
+
+
+def read_table(request, finder: ImageFinder) -> ImageTable:
+    """Read the tables that --labels names, or labels.csv, or the folders class/group/, or parquet files."""
     root = request.data_path
-    candidates = [root / (request.labels or LABELS), *([Path(request.labels)] if request.labels else [])]
-    file = next(filter(os.path.isfile, candidates), None)
-    if file is not None:
-        return read_csv(file, root)
-    if request.labels:
-        raise UserError(f"--labels {request.labels} not found; looked for {', '.join(map(str, candidates))}")
-    table = read_class_folders(root)
-    if not len(table):
-        raise UserError(f"no images found in {root}: expected {LABELS} there, or images in folders class/group/ "
-                        "(--data_path names the folder, --labels another CSV)")
-    return table
+    files = find_labels(root, request.labels)
+    if not files:
+        table = read_class_folders(root)
+        if len(table) and request.path_column:
+            raise UserError(f"{root}: images in folders class/group/ have no --path_column; --labels names a table")
+        if len(table):
+            return table
+        files = list_parquet(root)
+    if not files:
+        tables = sorted(path.name for path in root.glob("*.[ct]sv"))
+        hint = f"; {preview(tables)} there: --labels names the one to read" if tables else ""
+        raise UserError(f"no images found in {root}: expected {LABELS} there, images in folders class/group/, or "
+                        f"parquet files (--data_path names the folder, --labels another CSV){hint}")
+    kinds = {file.suffix == ".parquet" for file in files}
+    if len(kinds) > 1:
+        raise UserError(f"--labels {request.labels} mixes CSV and parquet files")
+    read = read_parquet_files if kinds == {True} else read_csv_files
+    return read(files, finder, request)
 
 
-def drop_missing(table: ImageTable, root: Path) -> ImageTable:
-    """Return the rows whose image exists. Refuses more than 1 % missing, and links that leave the folder."""
-    exists = np.array([os.path.isfile(root / path) for path in table.paths], bool)
-    absent = np.flatnonzero(~exists)
-    names = preview(f"{table.data.index[row]} ({table.paths[row]})" for row in absent)
-    if len(absent) > MAX_MISSING * len(table):
-        raise UserError(f"{table.title}: {len(absent)} of {len(table)} images are not in {root}: {names}")
-    table = table.keep(exists, *([f"{len(absent)} images are missing and left out: {names}"] if len(absent) else []))
-    refuse_outside_links(table, root)
-    return table
+def find_labels(root: Path, labels: str | None) -> list[Path]:
+    """Return the files that --labels names, each below the root or elsewhere; folders stand for their parquet files."""
+    if labels is None:
+        return [root / LABELS] if os.path.isfile(root / LABELS) else []
+    tried = []
+    for names in ([labels], [name.strip() for name in labels.split(",")]):      # a name may hold a comma
+        options = [[root / name, Path(name).expanduser()] for name in names]
+        files = [next(filter(os.path.exists, option), None) for option in options]
+        if None not in files:
+            files = [path for file in files for path in (list_parquet(file) if file.is_dir() else [file])]
+            if not files:
+                raise UserError(f"--labels {labels}: there is no parquet file in this folder")
+            return files
+        tried = [str(path) for option, file in zip(options, files, strict=True) if file is None for path in option]
+    raise UserError(f"--labels {labels} not found; looked for {', '.join(tried)}")
 
 
-def refuse_outside_links(table: ImageTable, root: Path) -> None:
-    """Raise UserError for an image that lies outside the folder, reached through a link."""
-    home, is_inside = root.resolve(), {}
-    for position, path in enumerate(table.paths):
-        file = root / path
-        if file.parent not in is_inside:
-            is_inside[file.parent] = file.parent.resolve().is_relative_to(home)
-        if not is_inside[file.parent] or (file.is_symlink() and not file.resolve().is_relative_to(home)):
-            raise table.row_error(position, f"{path} is a link out of the data folder {root}")
-
-
-def check_split(table: ImageTable, target: Attribute, protected: Attribute) -> None:
-    """Raise UserError, before any image is decoded, if nothing is left to train or test on."""
-    if table.splits is not None:
-        for split in {"train", "test"} - set(table.splits):
-            raise UserError(f"{table.title}: by its split no image is {split}")
-        return
-    cells, counts = np.unique(target.values * len(protected.names) + protected.values, return_counts=True)
-    single = [divmod(cell, len(protected.names)) for cell in cells[counts == 1]]
-    if single:
-        names = preview(f"({target.names[label]}, {protected.names[group]})" for label, group in single)
-        raise UserError(f"{table.title}: only one image has (class, group) {names}, so it cannot both train and test; "
-                        "remove such images, choose other columns or cuts, or add a column split")
-
-
-def make_split(table: ImageTable, target: Attribute, protected: Attribute, seed: int) -> Split:
-    """Return the given split, or a drawn one whose test has equally many images of every cell."""
-    if table.splits is not None:
-        return Split(np.flatnonzero(table.splits == "train"), np.flatnonzero(table.splits == "test"))
-    split = hold_out_test(cell_members(target, protected, np.arange(len(table))), seed)
-    note = f"no split is given: it is drawn with --data_seed {seed} and written to split.csv of the run"
-    return Split(split.train, split.test, (note, *split.notes))
+def drop_repeated_rows(table: ImageTable, names: list[str]) -> ImageTable:
+    """Return the table with each image once. Raises UserError if its rows differ in the named columns or the split."""
+    repeated = pd.Series(table.paths).duplicated(keep=False).to_numpy()
+    if not repeated.any():
+        return table
+    facts = table.data[names].assign(**{} if table.splits is None else {"the split": table.splits})
+    differs = facts[repeated].groupby(table.paths[repeated]).nunique() > 1
+    if differs.any(axis=None):
+        path, name = differs.stack().idxmax()
+        (first, value), (second, other) = facts.loc[table.paths == path, name].drop_duplicates()[:2].items()
+        raise UserError(f"{table.title}, {first} and {second}: both name {path}, but {name} is {value!r} and {other!r}")
+    keep = ~pd.Series(table.paths).duplicated().to_numpy()
+    return table.keep(keep, f"{(~keep).sum()} rows that repeat an image are left out")
 
 
 def written_split(table: ImageTable, split: Split) -> tuple[tuple[str, str], ...]:
