@@ -13,7 +13,7 @@ from fairdd.datasets.bffhq import load_bffhq
 from fairdd.datasets.celeba import load_celeba
 from fairdd.datasets.cifar10_s import load_cifar10_s
 from fairdd.datasets.colored import COLORING_SPECS, load_colored
-from fairdd.datasets.custom.folder import load_folder
+from fairdd.datasets.custom import load_folder
 from fairdd.datasets.splits import RARE_CELLS
 from fairdd.datasets.utkface import load_utkface
 
