@@ -8,13 +8,14 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 from tqdm import tqdm
 
 from fairdd.core.errors import Interrupted, UserError, catch_termination
 from fairdd.core.parallel import set_precision
-from fairdd.datasets import Dataset, get_dataset
+from fairdd.datasets import Dataset, DatasetRequest, get_dataset
 from fairdd.evaluation.metrics import summarize
 from fairdd.evaluation.training import train_and_test
 from fairdd.flags import Flags
@@ -164,11 +165,9 @@ def prepare(run: RunFolder, args: Flags, method: Method, make_network: Callable,
 
 def load_data(args: Flags) -> Dataset:
     """Return the data set that the flags ask for."""
-    return get_dataset(
-        args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,
-        target_attr=args.target_attr, protected_attr=args.protected_attr, labels=args.labels,
-        skip_bad_images=args.skip_bad_images,
-    )
+    options = {field.name: getattr(args, field.name) for field in fields(DatasetRequest) if hasattr(args, field.name)}
+    unknown = () if args.unknown is None else tuple(args.unknown.split(","))
+    return get_dataset(args.dataset, **options | {"unknown": unknown})
 
 
 def check_loss(loss: float, iteration: int) -> None:
