@@ -8,6 +8,7 @@ interrupted, the same command resumes. Flags that are not given are those of the
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from fairdd.flags import (
     EMBEDDED,
     PAPER,
     QUICK,
+    RUNTIME_FLAGS,
     Flags,
     Parser,
     add_data_flags,
@@ -28,6 +30,7 @@ from fairdd.flags import (
     augmentation_strategy,
     int_at_least,
     model_name,
+    readable_and_hash,
     resolve_device,
 )
 from fairdd.run.context import Context, build_network
@@ -109,7 +112,7 @@ def parse_flags(network_factory: Callable, get_eval_pool: Callable, argv: Sequen
     parser.set_defaults(**known | {"model": get_eval_pool(inherited["eval_mode"], inherited["model"])})
     args = parse_source(parser, argv)
     args.device = resolve_device(args.device)
-    args.save_path = args.save_path or default_save_path(args)
+    args.save_path = args.save_path or default_save_path(args, parser)
     if args.data == "real":
         args.trained_on = "all real images"
     else:
@@ -171,11 +174,14 @@ def is_run(args: Flags) -> bool:
     return args.source is not None and run_flags(args.source) is not None
 
 
-def default_save_path(args: Flags) -> str:
-    """Return the folder of the results: in the run, or beside the exported folder or the file."""
-    name = "evaluated-real" if args.data == "real" else "evaluated"
+def default_save_path(args: Flags, parser: Parser) -> str:
+    """Return the folder of the results, in the run or beside the file, named by the flags that are not the run's."""
+    others = {name: value for name, value in args.as_dict().items()
+              if name not in RUNTIME_FLAGS | {"data"} and value != parser.get_default(name)}
+    dataset = [] if is_run(args) else [others.pop("dataset")]
+    name = "_".join(["evaluated-real" if args.data == "real" else "evaluated", *dataset, *readable_and_hash(others)])
     if args.source is None:
-        return f"results/{name}_{args.dataset}_seed{args.seed}"
+        return f"results/{name}"
     path = Path(args.source)
     if path.is_dir() and not is_export(path):
         return str(path / name)
@@ -186,11 +192,12 @@ def make_parser(network_factory: Callable) -> Parser:
     parser = Parser(prog="python -m fairdd.evaluate", description=__doc__.partition("\n")[0], allow_abbrev=False,
                     epilog="Flags that are not given are those of the run; without a run, the paper's.")
     add = parser.add_argument_group("training images").add_argument
-    add("source", nargs="?", metavar="RUN_OR_FILE",
+    add("source", nargs="?", type=os.path.expanduser, metavar="RUN_OR_FILE",
         help="folder of a run; folder or .npz file written by fairdd.export; or .pt file: [images, labels], or a dict "
              "whose 'data' is a list of these")
-    add("--images", metavar="FILE", help="instead: a .pt file of the images alone, with --labels_pt")
-    add("--labels_pt", metavar="FILE",
+    add("--images", type=os.path.expanduser, metavar="FILE",
+        help="instead: a .pt file of the images alone, with --labels_pt")
+    add("--labels_pt", type=os.path.expanduser, metavar="FILE",
         help=".pt file with the labels: whole numbers (M,) or distributions over classes (M, classes)")
     add("--scale", choices=SCALES,
         help="values of the images, if the file states no mean and std: pixels in [0, 1] (unit), normalized like the "
@@ -211,7 +218,7 @@ def make_parser(network_factory: Callable) -> Parser:
     add_network_flags(add)
     add_data_flags(parser.add_argument_group("data").add_argument)
     add = parser.add_argument_group("results").add_argument
-    add("--out", "--save_path", dest="save_path", metavar="DIR",
+    add("--out", "--save_path", dest="save_path", type=os.path.expanduser, metavar="DIR",
         help="folder of the results; default: evaluated/ in the run, or beside the .pt file")
     add("--overwrite", "--restart", dest="restart", action="store_true",
         help="start anew; what the folder holds is moved to earlier-1/ in it")

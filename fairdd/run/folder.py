@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ FLAGS, RESULTS, SYNTHETIC, TIME, LOG = "flags.json", "results.json", "synthetic.
 DATASET, PROJECTION, EVENTS, SPLIT = "dataset.json", "projection.json", "tensorboard", "split.csv"
 EVALUATIONS, NETWORKS, PROCESSES = "evaluations.jsonl", "metrics_per_network.jsonl", "processes.jsonl"
 LOCK, OWNER = ".lock", ".owner"
+MADE_FROM_RUN = re.compile(f"{EVENTS}|report|(synthetic_)?evaluated.*")      # subfolders that the commands make
 EVAL_KEY = ("experiment", "iteration", "model", "network")
 MIN_PICTURE_SIDE = 64           # pixels per side of an image in a picture
 
@@ -109,9 +111,9 @@ class RunFolder:
                                 "requested; use another --save_path, or --restart to move that run aside")
 
     def _move_aside(self) -> None:
-        """Move everything in the folder to earlier-1, earlier-2, ..."""
-        files = [path for path in self.folder.iterdir()
-                 if path.name not in (LOCK, OWNER) and (path.name == EVENTS or path.is_file())]
+        """Move all that came from the earlier run to earlier-1, earlier-2, ...; other runs inside the folder stay."""
+        files = [path for path in self.folder.iterdir() if path.name not in (LOCK, OWNER)
+                 and (path.is_file() or MADE_FROM_RUN.fullmatch(path.name))]
         number = 1
         while (aside := self.folder / f"earlier-{number}").exists():
             number += 1
@@ -248,7 +250,8 @@ def read_json(path: str | Path) -> dict:
 
 def versions(device: str) -> dict[str, str]:
     """Return the versions and the hardware that a process runs on."""
-    on_gpu = device.startswith("cuda")
-    hardware = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    hardware = f"CPU, {torch.get_num_threads()} threads" if device == "cpu" else device
+    if device.startswith("cuda"):
+        hardware = torch.cuda.get_device_name(device)
     packages = {"torch": torch.__version__} | {name: version(name) for name in ("torchvision", "numpy", "pillow")}
     return {"python": platform.python_version(), **packages, "hardware": hardware, "machine": platform.platform()}

@@ -148,8 +148,10 @@ def _labeled_images(path: Path, images: Tensor, labels: Tensor, factor: int) -> 
     classes = _class_labels(labels)
     if images.ndim != 4 or not images.is_floating_point() or classes is None or not len(images) == len(classes) > 0:
         shapes = " and ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (images, labels))
+        is_matrix = labels.ndim == 2 and labels.is_floating_point()
+        hint = "; if the labels are logits, as DATM saves them, save torch.softmax(labels, 1)" if is_matrix else ""
         raise UserError(f"{path}: expected images (M, C, H, W) of a floating-point type and as many labels: whole "
-                        f"numbers (M,), or distributions (M, classes) whose rows sum to 1; found {shapes}")
+                        f"numbers (M,), or distributions (M, classes) whose rows sum to 1; found {shapes}{hint}")
     if not images.isfinite().all():
         raise UserError(f"{path}: expected finite images, found infinite values or NaN")
     if not isinstance(factor, int) or factor < 1 or any(side % factor for side in images.shape[2:]):
