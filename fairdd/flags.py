@@ -191,9 +191,10 @@ def add_data_flags(add: Callable) -> None:
     add("--rare_cells", choices=RARE_CELLS, default="omit",
         help="for a drawn test: leave (class, group) cells with too few images out of it, refuse them, or shrink the "
              "test of all others; default: %(default)s")
-    add("--path_column", metavar="NAME", help="for Folder: the column of image paths; default: found by name or content")
+    add("--path_column", metavar="NAME",
+        help="for Folder: column of image paths; default: found by name or content")
     add("--unknown", metavar="VALUES",
-        help="for Folder: values, separated by commas, that leave a row out, such as unknown,-1; a last comma adds empty")
+        help="for Folder: comma-separated values that leave a row out, such as unknown,-1; a last comma adds empty")
     add("--split_by", metavar="NAME",
         help="for Folder: column (patient, person, lesion) whose images all stay on one side of a drawn split")
     add("--follow_links", action="store_true", help="for Folder: allow links that leave the folder")
