@@ -191,6 +191,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_evaluated(tm
     assert synthetic(tmp_path)["data"][0][0].isfinite().all() and not (tmp_path / "results.json").exists()
 
 
+def test_pixels_that_are_not_finite_after_the_last_iteration_are_refused(tmp_path, capsys):
+    message = refused(capsys, "DM", tmp_path, "--lr_img", "1e38", "--Iteration", "1")
+    assert "largest pixel is " in message and "at iteration 1" in message and not (tmp_path / "results.json").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -242,7 +247,8 @@ def test_help_lists_every_flag_with_a_description(method, capsys):
         ENTRIES[method](["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert not stop.value.code
-    parser = make_parser([main_DM.METHOD] if method == "DM" else [main_DC.DC, main_DC.DSA], network_factory, ["S", "SS"])
+    methods = [main_DM.METHOD] if method == "DM" else [main_DC.DC, main_DC.DSA]
+    parser = make_parser(methods, network_factory, ["S", "SS"])
     for action in parser._actions:
         assert action.help and len(action.help.split()) >= 2, action.dest
         assert " ".join((action.help % vars(action)).split())[:40] in text and action.option_strings[-1] in text

@@ -72,7 +72,7 @@ def run_experiment(context: Context, experiment: int, syn: SynSet, first: int) -
         if is_last:
             break
         loss = context.method.update(context, syn, *key, iteration).item()
-        check_loss(loss, iteration)
+        check_finite("loss", loss, iteration)
         bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
         context.writer.add_scalar("loss", loss, iteration)
         if iteration % LOG_EVERY == 0:
@@ -109,6 +109,7 @@ def save_checkpoint(context: Context) -> None:
 
 def evaluate_and_save(context: Context, syn: SynSet, experiment: int, iteration: int) -> None:
     """Test networks trained on the current set, then save exactly this set, its picture and its metrics."""
+    check_finite("largest pixel", syn.images.abs().max().item(), iteration)
     run_evaluation(context, syn.as_dataset(), experiment, iteration)
     context.run.save_synthetic(to_saved_format(context, syn))
     context.writer.add_image("synthetic", save_picture(context, syn, experiment, iteration), iteration)
@@ -171,8 +172,8 @@ def load_data(args: Flags) -> Dataset:
     )
 
 
-def check_loss(loss: float, iteration: int) -> None:
-    """Raise UserError if the loss is not finite: all later iterations would be lost."""
-    if not math.isfinite(loss):
-        raise UserError(f"the loss is {loss} at iteration {iteration}; a smaller --lr_img may help "
+def check_finite(name: str, value: float, iteration: int) -> None:
+    """Raise UserError if the loss or the largest pixel is not finite: all later iterations would be lost."""
+    if not math.isfinite(value):
+        raise UserError(f"the {name} is {value} at iteration {iteration}; a smaller --lr_img may help "
                         "(earlier evaluations are saved)")
