@@ -56,6 +56,22 @@ def test_an_unfinished_run_is_named(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("experiments", "progress"), [
+    (1, "unfinished, iteration 5 of 100:"), (3, "unfinished, iteration 5 of 100, synthetic set 2 of 3:")])
+def test_the_progress_of_an_unfinished_run_is_named(tmp_path, capsys, experiments, progress):
+    folder = write_run(tmp_path / "run", *[[1]] * min(experiments, 2))
+    content = json.loads((folder / "flags.json").read_text())
+    content["flags"] |= {"Iteration": 100, "num_exp": experiments}
+    (folder / "flags.json").write_text(json.dumps(content))
+    (folder / "results.json").unlink()
+    for line_being_written in ("", '{"experiment": 0, "iterat'):
+        with open(folder / "evaluations.jsonl", "a") as file:
+            file.write(line_being_written)
+        assert progress in refused(capsys, folder, "--out", tmp_path / "out")
+    (folder / "evaluations.jsonl").unlink()
+    assert "it is unfinished: re-run its command" in refused(capsys, folder, "--out", tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["flags.json", "evaluations.jsonl"])
 def test_a_missing_file_is_named(tmp_path, capsys, name):
     folder = write_run(tmp_path / "run", [1])

@@ -21,6 +21,9 @@ QUICK = ["--num_eval", "2", "--epoch_eval_train", "1", "--ipc", "2", "--batch_re
          "--im_size", "8", "--Iteration", "2", "--eval_every", "1"]
 
 
+ALL_REAL = dict(trained_on="all real images", images="real", model=["ConvNet"], epoch_eval_train=6)
+
+
 def network(accuracy, **metrics):
     """Return the metrics of a network with the same accuracy in every tested cell, of two groups and two classes."""
     table = [[accuracy, accuracy], [accuracy, None]]
@@ -53,6 +56,14 @@ def write_evaluation(folder, *experiments, **flags):
         del content["flags"][name]
     (folder / "flags.json").write_text(json.dumps(content))
     return folder
+
+
+def set_tables(folder, table):
+    """Replace the table of every network of a run."""
+    lines = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["networks"] = [metrics | {"table": table} for metrics in line["networks"]]
+    (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 @pytest.fixture
@@ -112,11 +123,19 @@ def test_a_flag_that_an_older_run_lacks_counts_as_not_set(tmp_path):
 def test_all_real_images_join_every_comparison_on_their_data_and_network(tmp_path):
     runs = [write_run(tmp_path / str(ipc), [10], ipc=ipc) for ipc in (1, 10)]
     runs += [write_run(tmp_path / "other", [10], dataset="Other")]
-    real = dict(trained_on="all real images", images="real", model=["ConvNet"])
-    runs += [write_evaluation(tmp_path / f"real{seed}", [90 + 2 * seed], seed=seed, **real) for seed in (0, 1)]
-    runs += [write_evaluation(tmp_path / "alone", [90], dataset="Third", **real)]
-    assert group_names(runs) == [["DM", "all real images"], ["DM", "all real images"], ["DM"], ["all real images"]]
+    runs += [write_evaluation(tmp_path / f"real{seed}", [90 + 2 * seed], seed=seed, **ALL_REAL) for seed in (0, 1)]
+    runs += [write_evaluation(tmp_path / "alone", [90], dataset="Third", **ALL_REAL)]
+    real = "all real images, 6 epochs"
+    assert group_names(runs) == [["DM", real], ["DM", real], ["DM"], [real]]
     assert read_comparisons(runs)[1].groups[1].summary("accuracy", "ConvNet")["mean"] == 91
+
+
+def test_the_name_of_all_real_images_says_how_many_epochs(tmp_path, capsys):
+    runs = [write_evaluation(tmp_path / str(epochs), [90], **ALL_REAL | {"epoch_eval_train": epochs})
+            for epochs in (6, 30)]
+    assert group_names(runs) == [["all real images, 6 epochs", "all real images, 30 epochs"]]
+    report.main(list(map(str, runs)))
+    assert "all real images, 30 epochs " in capsys.readouterr().out
 
 
 def test_rows_can_be_compared_with_any_row(folders, tmp_path):
@@ -159,7 +178,80 @@ def test_the_difference_is_over_the_pairs_that_both_groups_have(tmp_path):
     runs = [write_run(tmp_path / "v", [10, 20], seed=3), write_run(tmp_path / "v2", [90, 99], seed=4),
             write_run(tmp_path / "f", [15, 26], seed=3, align="fairdd")]
     row = next(row for row in csv_rows(report.write_report(runs, tmp_path / "out")[2]) if row["difference"])
-    assert (float(row["difference"]), row["pairs"], float(row["low"]), float(row["high"])) == (5.5, "1", 5, 6)
+    assert (float(row["difference"]), row["pairs"]) == (5.5, "1")
+
+
+def write_pairs(folder, count, *differences):
+    """Write count vanilla and FairDD runs whose networks differ by these numbers plus their seed."""
+    runs = [write_run(folder / f"{align}{seed}", [10 + (align == "fairdd") * (each + seed) for each in differences],
+                      seed=seed, align=align) for seed in range(count) for align in ("vanilla", "fairdd")]
+    for run in runs:
+        set_tables(run, [[1, 1], [1, 1]])
+    return runs
+
+
+@pytest.mark.parametrize(("count", "bounds"), [(1, ("", "", "")), (2, (3.0, 4.0, "range")), (4, (3.0, 6.0, "range"))])
+def test_below_five_pairs_of_sets_the_range_of_their_differences_is_given(tmp_path, count, bounds):
+    html, markdown, csv_path, latex = report.write_report(write_pairs(tmp_path, count, 2, 4), tmp_path / "out")
+    row = next(row for row in csv_rows(csv_path) if row["difference"])
+    assert (row["pairs"], row["bounds"]) == (str(count), bounds[2])
+    assert [row["low"], row["high"]] == [str(bound) for bound in bounds[:2]]
+    text = f"{float(row['difference']):+.2f}" + (f" ({bounds[0]:+.2f} to {bounds[1]:+.2f})" if bounds[2] else "")
+    assert f"| {text} |" in markdown.read_text() and f"<td>{text}</td>" in html.read_text()
+    assert "[+" not in latex.read_text() and ("to }" in latex.read_text()) == (count > 1)
+
+
+def test_from_five_pairs_of_sets_on_the_bootstrap_interval_is_given(tmp_path):
+    html, markdown, csv_path, _ = report.write_report(write_pairs(tmp_path, 5, 2, 4), tmp_path / "out")
+    row = next(row for row in csv_rows(csv_path) if row["difference"])
+    low, high = bootstrap_interval(np.array([[2.0, 4.0]]) + np.arange(5)[:, None])
+    assert (float(row["low"]), float(row["high"]), row["bounds"]) == (low, high, "interval")
+    text = f"+5.00 [{low:+.2f}, {high:+.2f}]"
+    assert f"| {text} |" in markdown.read_text() and f"<td>{text}</td>" in html.read_text()
+
+
+def test_seeds_of_an_evaluation_are_not_independent_sets(tmp_path):
+    runs = [write_evaluation(tmp_path / f"{name}{seed}", [10 + add + seed * (add > 0)], seed=seed, trained_on=name,
+                             images=name) for seed in range(6) for name, add in (("a", 0), ("b", 5))]
+    path = report.write_report(runs, tmp_path / "out", against="a")[2]
+    row = next(row for row in csv_rows(path) if row["difference"])
+    assert (row["sets"], row["pairs"], row["networks"], row["difference"], row["bounds"]) == ("1", "1", "6", "7.5", "")
+
+
+def test_runs_with_the_same_flags_and_seed_are_refused(tmp_path, capsys):
+    runs = [write_run(tmp_path / "a", [10]), write_run(tmp_path / "b", [11]), write_run(tmp_path / "copy", [10])]
+    runs += [write_run(tmp_path / "longer", [12], [13], eval_every=1)]
+    for other, relation in zip(runs[1:], ("have the same flags and seed", "are copies", "have the same"), strict=True):
+        message = refused(capsys, runs[0], other, "--out", tmp_path / "out")
+        assert f"{runs[0]} and {other} {relation}" in message and not (tmp_path / "out").exists()
+
+
+def test_metrics_that_do_not_cover_all_cells_are_marked(tmp_path, capsys):
+    runs = [write_run(tmp_path / "v", [10, 12]), write_run(tmp_path / "f", [20, 24], align="fairdd")]
+    set_tables(runs[0], [[1, 1], [1, 1]])       # the FairDD run lacks one of four cells
+    html, markdown, csv_path, latex = (path.read_text() for path in report.write_report(runs, tmp_path / "out"))
+    report.main(list(map(str, runs)))
+    terminal = capsys.readouterr().out
+    note = "covers 3 of 4 (class, group) cells, because the test set has no image of the others: DM + FairDD"
+    assert all(text.count(note) == 1 for text in (html, latex, terminal, markdown))
+    for text, marked, plain in ((html, "22.00 ± 2.83*<", "11.00 ± 1.41<"), (terminal, "22.00 ± 2.83*", "11.00 ± 1.41 "),
+                                (markdown, "22.00 ± 2.83\\* |", "11.00 ± 1.41 |"),
+                                (latex, r"$22.00 \pm 2.83^{*}$", r"$11.00 \pm 1.41$"), (html, "+11.00*<", "<td>")):
+        assert marked in text and plain in text
+    rows = {row["run"]: row for row in csv.DictReader(csv_path.splitlines())}
+    assert [(rows[name]["cells_covered"], rows[name]["cells"]) for name in ("DM", "DM + FairDD")] == [
+        ("4", "4"), ("3", "4")]
+
+
+def test_rows_with_a_factor_and_without_their_matched_control_are_named(tmp_path):
+    runs = [write_run(tmp_path / "f", [1], factor=2, align="fairdd"), write_run(tmp_path / "plain", [1])]
+    runs += [write_run(tmp_path / "unmatched", [1], init="balanced", Iteration=0, factor=3)]
+    note = ("no matched control: DM + FairDD; add group-balanced real images stored the same way "
+            "(--init balanced --Iteration 0 --factor 2)")
+    html, markdown, _, latex = report.write_report(runs, tmp_path / "without")
+    assert all(note in path.read_text() for path in (html, markdown, latex))
+    runs += [write_run(tmp_path / "matched", [1], init="balanced", Iteration=0, factor=2)]
+    assert not any("no matched control" in path.read_text() for path in report.write_report(runs, tmp_path / "with"))
 
 
 def test_the_interval_is_zero_for_equal_runs_covers_the_mean_and_scales_with_the_spread():

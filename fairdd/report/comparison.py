@@ -7,6 +7,7 @@ and experiment, networks within a pair of sets by their number; the bootstrap re
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ import pandas as pd
 from fairdd.core.errors import UserError
 from fairdd.core.rng import numpy_generator
 from fairdd.report.load_runs import FinishedRun, read_run
-from fairdd.run.folder import RUNTIME_FLAGS
-from fairdd.run.formatting import run_name
+from fairdd.run.folder import EVALUATIONS, RUNTIME_FLAGS
 
 IGNORED_WHEN_POOLING = RUNTIME_FLAGS | {"seed", "num_exp", "eval_every"}
 ALIGNMENT_FLAGS = {"align", "FairDD"}
@@ -25,6 +25,7 @@ NOT_IN_LABELS = IGNORED_WHEN_POOLING | ALIGNMENT_FLAGS | {"trained_on", "images"
 PUBLISHED = {"data_seed": 30, "init": "real", "factor": 1, "group_balance": False, "dis_metric": "ours",
              "warmup_epochs": 0}        # the values of the paper: not mentioned in names
 RESAMPLES, COVERAGE = 10_000, 95        # of the bootstrap; percent
+MIN_SETS = 5                            # pairs of synthetic sets that an interval needs; below, the range is given
 
 
 @dataclass(frozen=True)
@@ -42,28 +43,39 @@ class RunGroup:
     def models(self) -> list[str]:
         return self.runs[0].models
 
-    def networks(self, model: str) -> pd.DataFrame:
-        """Return the networks of the last iteration, indexed by (seed, experiment, network)."""
-        finals = {run.flags["seed"]: run.final(model) for run in self.runs}
-        return pd.concat(finals, names=["seed"], join="inner")
+    @cached_property
+    def networks(self) -> dict[str, pd.DataFrame]:
+        """Return for each model the networks of the last iteration, indexed by (seed, experiment, network)."""
+        finals = {model: {run.flags["seed"]: run.final(model) for run in self.runs} for model in self.models}
+        return {model: pd.concat(final, names=["seed"], join="inner") for model, final in finals.items()}
 
     def metrics(self, model: str) -> list[str]:
         """Return the names of the metrics that every network has."""
-        return [name for name in self.networks(model) if name != "table"]
+        return [name for name in self.networks[model] if name != "table"]
 
     def summary(self, metric: str, model: str) -> dict:
         """Return {"mean", "std" (sample; None for one network), "n"} over the networks of all synthetic sets."""
-        values = self.networks(model)[metric]
+        values = self.networks[model][metric]
         std = values.std(skipna=False) if len(values) > 1 else None
         return {"mean": values.mean(skipna=False), "std": std, "n": len(values)}
 
+    @property
+    def network_levels(self) -> list[str]:
+        """Return the index levels that number the networks of a synthetic set, which all seeds of an evaluation share."""
+        return ["seed", "network"] if self.runs[0].is_evaluation else ["network"]
+
     def num_sets(self, model: str) -> int:
         """Return the number of synthetic sets."""
-        return self.networks(model).index.droplevel("network").nunique()
+        return self.networks[model].index.droplevel(self.network_levels).nunique()
 
     def table(self, model: str) -> np.ndarray:
         """Return the mean accuracy of each cell (G, C), NaN where a network has none."""
-        return np.mean(np.stack(self.networks(model)["table"]), axis=0)
+        return np.mean(np.stack(self.networks[model]["table"]), axis=0)
+
+    def cells_covered(self, model: str) -> tuple[int, int]:
+        """Return the number of (class, group) cells that were tested, and the number of all cells."""
+        table = self.table(model)
+        return int(np.count_nonzero(~np.isnan(table))), table.size
 
     @property
     def is_curve(self) -> bool:
@@ -79,14 +91,16 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean difference of a metric from the baseline over pairs of synthetic sets, with its bootstrap interval.
+    """The mean difference of a metric from the baseline over pairs of synthetic sets, and how far it is certain.
 
-    low, high: None for a single pair of networks; pairs: the number of pairs of synthetic sets.
+    low, high: with bounds "interval" the bootstrap interval; with bounds "range" the least and the largest difference
+    of a pair of sets, because there are fewer than MIN_SETS pairs; None for a single pair. pairs: of synthetic sets.
     """
 
     difference: float | None = None
     low: float | None = None
     high: float | None = None
+    bounds: str | None = None
     pairs: int | None = None
 
 
@@ -129,14 +143,15 @@ class Comparison:
         baseline = self.baseline(group)
         if baseline is None or model not in baseline.models or metric not in baseline.metrics(model):
             return None
-        networks, reference = group.networks(model), baseline.networks(model)
+        networks, reference = group.networks[model], baseline.networks[model]
         shared = networks.index.intersection(reference.index)
         if shared.empty:
             return None
+        levels = [level for level in group.network_levels if level in baseline.network_levels]
         differences = networks.loc[shared, metric] - reference.loc[shared, metric]
-        by_set = differences.unstack("network").to_numpy()
-        low, high = bootstrap_interval(by_set) if by_set.size > 1 else (None, None)
-        return PairedDifference(by_set.mean().item(), low, high, len(by_set))
+        by_set = differences.unstack(levels).to_numpy()     # (sets, networks of each)
+        low, high, bounds = find_bounds(by_set)
+        return PairedDifference(by_set.mean().item(), low, high, bounds, len(by_set))
 
 
 def read_comparisons(folders: Iterable[Path], against: str | None = None) -> list[Comparison]:
@@ -173,20 +188,33 @@ def pool_runs(runs: list[FinishedRun]) -> list[RunGroup]:
     pools = group_by(runs, lambda run: pooling_key(run.flags))
     pools.sort(key=lambda pool: (pool[0].is_all_real, pool[0].flags["Iteration"] > 0,
                                  pool[0].flags.get("align") != "vanilla"))
-    namesakes = group_by(pools, lambda pool: run_name(pool[0].flags))
-    names = {id(pool): distinct_name(pool[0], [other[0] for other in alike]) for alike in namesakes for pool in alike}
-    return [RunGroup(names[id(pool)], pool) for pool in pools]
+    for pool in pools:
+        check_independent(pool)
+    return [RunGroup(distinct_name(pool[0], [other[0] for other in pools]), pool) for pool in pools]
 
 
-def distinct_name(run: FinishedRun, namesakes: list[FinishedRun]) -> str:
+def check_independent(runs: list[FinishedRun]) -> None:
+    """Raise UserError if two runs of a group hold the same synthetic set, which would count as two independent ones."""
+    first_runs = {}
+    for run in runs:
+        for experiment in run.networks["experiment"].unique():
+            first = first_runs.setdefault((run.flags["seed"], experiment), run)
+            if first is not run:
+                contents = {(folder / EVALUATIONS).read_bytes() for folder in (first.folder, run.folder)}
+                relation = "are copies of one run" if len(contents) == 1 else "have the same flags and seed"
+                raise UserError(f"{first.folder} and {run.folder} {relation}, so they are not independent; "
+                                "name only one of them")
+
+
+def distinct_name(run: FinishedRun, others: list[FinishedRun]) -> str:
     """Return the run's name and, in parentheses, the flags in which it differs from its namesakes, else its folder."""
-    differing = [name for name, value in run.flags.items() if name not in NOT_IN_LABELS
+    namesakes = [other for other in others if other.name == run.name]
+    differing = [(name, value) for name, value in run.flags.items() if name not in NOT_IN_LABELS
                  and any(other.flags.get(name) != value for other in namesakes)]
-    labels = [name if run.flags[name] is True else f"{name} {run.flags[name]}" for name in differing
-              if is_unusual(name, run.flags[name])]
+    labels = [name if value is True else f"{name} {value}" for name, value in differing if is_unusual(name, value)]
     if len(namesakes) > 1 and not differing:
         labels = [str(run.folder)]
-    return run_name(run.flags) + (f" ({', '.join(labels)})" if labels else "")
+    return run.name + (f" ({', '.join(labels)})" if labels else "")
 
 
 def is_unusual(name: str, value) -> bool:
@@ -216,6 +244,14 @@ def group_by(items: Iterable, key: Callable) -> list[list]:
     for item in items:
         groups.setdefault(json.dumps(key(item), sort_keys=True), []).append(item)
     return list(groups.values())
+
+
+def find_bounds(differences: np.ndarray) -> tuple[float | None, float | None, str | None]:
+    """Return (low, high, bounds), as in PairedDifference, of the differences (S, N) of S pairs of sets."""
+    if len(differences) >= MIN_SETS:
+        return *bootstrap_interval(differences), "interval"
+    means = differences.mean(1)
+    return (means.min().item(), means.max().item(), "range") if len(means) > 1 else (None, None, None)
 
 
 def bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:

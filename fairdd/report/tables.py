@@ -1,17 +1,16 @@
 """Tables of comparisons: numbers at full precision for CSV; text for Markdown, LaTeX and the HTML page."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 import pandas as pd
 
-from fairdd.report.comparison import COVERAGE, RESAMPLES, Comparison, PairedDifference, RunGroup
+from fairdd.report.comparison import COVERAGE, MIN_SETS, RESAMPLES, Comparison, PairedDifference, RunGroup, group_by
 from fairdd.run.formatting import MAIN_METRICS, format_metric
 
 NAME_COLUMNS = ["run", "tested with"]
-METRIC_COLUMNS = ["sets", "networks", *MAIN_METRICS]
-DIFFERENCE_COLUMNS = ["pairs", *(f"difference in {name}" for name in MAIN_METRICS)]
+DIFFERENCE_PREFIX = "difference in "
 METRICS_NOTE = (
     "In percent: mean ± standard deviation over the networks of all synthetic sets. DEO_M and DEO_A are gaps between "
     "groups: 0 is fair."
@@ -19,10 +18,11 @@ METRICS_NOTE = (
 DIFFERENCES_NOTE = (
     "Difference from {}: the mean over the pairs of synthetic sets with the same seed and experiment (sets with the "
     "same initialization started from the same images) and, within a pair, over the networks with the same number (at "
-    f"the same iteration they started from the same weights). In brackets is its {COVERAGE} % bootstrap interval: "
-    f"{RESAMPLES:,} times, pairs of sets are drawn with replacement, as many as there are, and from each drawn pair as "
-    f"many pairs of networks as it has; the interval holds the central {COVERAGE} % of the means. With one pair of "
-    "sets it covers the networks only. With few pairs it is too narrow: few sets cannot show how much sets differ."
+    "the same iteration they started from the same weights). In parentheses, for fewer than "
+    f"{MIN_SETS} pairs of sets: the smallest and the largest difference of a pair of sets. In brackets, for "
+    f"{MIN_SETS} or more: the {COVERAGE} % bootstrap interval; {RESAMPLES:,} times, pairs of sets are drawn with "
+    "replacement, as many as there are, and from each drawn pair as many pairs of networks as it has, and the interval "
+    f"holds the central {COVERAGE} % of the means."
 )
 PROVENANCE = "How the rows were made, and the command of each row's first seed"
 NOT_AVAILABLE = "–"
@@ -33,45 +33,78 @@ def metrics_table(comparisons: Iterable[Comparison]) -> pd.DataFrame:
     records = []
     for comparison in comparisons:
         for group, model in comparison.rows():
+            covered, cells = group.cells_covered(model)
             for metric in group.metrics(model):
                 difference = comparison.difference(group, metric, model) or PairedDifference()
                 records.append({
                     "comparison": comparison.title, "run": group.name, "tested_with": model, "metric": metric,
                     **group.summary(metric, model), "sets": group.num_sets(model), **asdict(difference),
+                    "cells_covered": covered, "cells": cells,
                     "folders": " ".join(str(run.folder) for run in group.runs),
                 })
-    return pd.DataFrame(records).rename(columns={"n": "networks"}).astype({"pairs": "Int64"})
+    types = {"std": float, "difference": float, "low": float, "high": float, "pairs": "Int64"}
+    return pd.DataFrame(records).rename(columns={"n": "networks"}).astype(types)
+
+
+def text_tables(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return three tables of text with one row per group and model, and NAME_COLUMNS first.
+
+    They hold the main metrics, their differences from the baseline (only rows that have one), and the other metrics
+    that are defined in some row.
+    """
+    records = metrics_table([comparison]).rename(columns={"tested_with": "tested with"})
+    records["text"] = [format_cell(record) for record in records.to_dict("records")]
+    records["difference text"] = [format_difference(record) for record in records.to_dict("records")]
+    rows = records.groupby(NAME_COLUMNS, sort=False)
+    by_metric = records.set_index([*NAME_COLUMNS, "metric"])
+    texts = by_metric["text"].unstack(sort=False).fillna(NOT_AVAILABLE)
+    differences = by_metric["difference text"].unstack(sort=False)[list(MAIN_METRICS)].add_prefix(DIFFERENCE_PREFIX)
+    differences.insert(0, "pairs", rows["pairs"].first())
+    main = rows[["sets", "networks"]].first().join(texts[list(MAIN_METRICS)])
+    other = [name for name in texts if name not in MAIN_METRICS and set(texts[name]) - {"undefined", NOT_AVAILABLE}]
+    tables = main, differences[differences["pairs"].notna()], texts[other]
+    return tuple(table.astype(str).reset_index() for table in tables)
 
 
 def main_table(comparison: Comparison) -> pd.DataFrame:
-    """Return one row of text per group of runs and model: the main metrics, and their differences from the baseline."""
-    rows = []
-    for group, model in comparison.rows():
-        summaries = [group.summary(metric, model) for metric in MAIN_METRICS]
-        differences = [comparison.difference(group, metric, model) for metric in MAIN_METRICS]
-        pairs = str(differences[0].pairs) if differences[0] else NOT_AVAILABLE
-        rows.append([group.name, model, str(group.num_sets(model)), str(summaries[0]["n"]),
-                     *map(format_metric, summaries), pairs, *map(format_difference, differences)])
-    return pd.DataFrame(rows, columns=NAME_COLUMNS + METRIC_COLUMNS + DIFFERENCE_COLUMNS)
+    """Return the main metrics and their differences from the baseline as one table of text."""
+    main, differences, _ = text_tables(comparison)
+    return main.merge(differences, how="left", on=NAME_COLUMNS).fillna(NOT_AVAILABLE)
 
 
-def other_metrics_table(comparison: Comparison) -> pd.DataFrame:
-    """Return one row of text per group and model: every metric beyond the main ones that is defined in some row."""
-    rows = [{"run": group.name, "tested with": model}
-            | {metric: format_metric(group.summary(metric, model)) for metric in group.metrics(model)
-               if metric not in MAIN_METRICS} for group, model in comparison.rows()]
-    table = pd.DataFrame(rows).fillna(NOT_AVAILABLE)
-    return table.loc[:, [not set(table[name]) <= {"undefined", NOT_AVAILABLE} for name in table]]
+def format_cell(record: Mapping) -> str:
+    """Return "mean ± std" of a row of metrics_table, marked "*" if the metric does not cover all cells."""
+    text = format_metric({"mean": record["mean"], "std": None if math.isnan(record["std"]) else record["std"]})
+    return text + "*" * (record["cells_covered"] < record["cells"] and text != "undefined")
 
 
-def format_difference(difference: PairedDifference | None) -> str:
-    """Return a difference as text: "+56.20 [+50.10, +60.30]"."""
-    if difference is None:
-        return NOT_AVAILABLE
-    if math.isnan(difference.difference):
+def format_difference(record: Mapping) -> str:
+    """Return the difference of a row of metrics_table: "+56.20 [+50.10, +60.30]", a range in parentheses."""
+    if math.isnan(record["difference"]):
         return "undefined"
-    interval = "" if difference.low is None else f" [{difference.low:+.2f}, {difference.high:+.2f}]"
-    return f"{difference.difference:+.2f}{interval}"
+    templates = {"interval": " [{:+.2f}, {:+.2f}]", "range": " ({:+.2f} to {:+.2f})"}
+    bounds = templates.get(record["bounds"], "").format(record["low"], record["high"])
+    return f"{record['difference']:+.2f}{bounds}" + "*" * (record["cells_covered"] < record["cells"])
+
+
+def coverage_notes(rows: Iterable[tuple[RunGroup, str]]) -> list[str]:
+    """Return what the mark "*" of these rows means, one note for each number of covered cells."""
+    counts = [(group.name, *group.cells_covered(model)) for group, model in rows]
+    partial = group_by([row for row in counts if row[1] < row[2]], lambda row: row[1:])
+    return [f"* covers {same[0][1]} of {same[0][2]} (class, group) cells, because the test set has no image of the "
+            f"others: {', '.join(dict.fromkeys(name for name, _, _ in same))}" for same in partial]
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return the notes below a table: the meaning of marks, and the rows with --factor that lack a matched control."""
+    controls = {group.flags.get("factor", 1) for group in comparison.groups
+                if group.flags["Iteration"] == 0 and group.flags.get("init") == "balanced"}
+    unmatched = [group for group in comparison.groups if group.flags["Iteration"] > 0
+                 and group.flags.get("factor", 1) not in controls | {1}]
+    return coverage_notes(comparison.rows()) + [
+        f"no matched control: {', '.join(group.name for group in same)}; add group-balanced real images stored the "
+        f"same way (--init balanced --Iteration 0 --factor {same[0].flags['factor']})"
+        for same in group_by(unmatched, lambda group: group.flags["factor"])]
 
 
 def differences_note(comparison: Comparison) -> str:
@@ -86,14 +119,16 @@ def to_csv(comparisons: list[Comparison]) -> str:
 
 
 def to_markdown(comparisons: list[Comparison]) -> str:
-    """Return a section for each comparison: its table and, in a collapsed block, how each row was made."""
+    """Return a section for each comparison: its table, notes and, in a collapsed block, how each row was made."""
     lines = ["# Report", "", METRICS_NOTE, "", escape_markdown(differences_note(comparisons[0])), ""]
     for comparison in comparisons:
         table = main_table(comparison)
-        alignment = ["---"] * len(NAME_COLUMNS) + ["---:"] * (len(table.columns) - len(NAME_COLUMNS))
+        alignment = ["---:" if name not in NAME_COLUMNS else "---" for name in table]
         table[NAME_COLUMNS] = table[NAME_COLUMNS].map(escape_markdown)
         lines += [f"## {escape_markdown(comparison.title)}", ""]
-        lines += [f"| {' | '.join(row)} |" for row in [table.columns, alignment, *table.to_numpy()]]
+        rows = [table.columns, alignment, *table.replace(r"\*", r"\\*", regex=True).values]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines += [f"\n{escape_markdown(note)}" for note in notes(comparison)]
         lines += ["", f"<details><summary>{PROVENANCE}</summary>", "", "```bash"]
         lines += [line for group in comparison.groups for line in provenance(group)] + ["```", "", "</details>", ""]
     return "\n".join(lines)
@@ -121,11 +156,12 @@ def to_latex(comparisons: list[Comparison]) -> str:
     for comparison in comparisons:
         table = main_table(comparison)
         table[NAME_COLUMNS] = table[NAME_COLUMNS].map(lambda text: " ".join(text.split()))
-        numbers = list(table.columns[len(NAME_COLUMNS):])
+        numbers = list(table.columns.drop(NAME_COLUMNS))
         style = table.style.format(escape="latex", subset=NAME_COLUMNS).format(latex_number, subset=numbers)
         style.format_index(escape="latex", axis="columns").hide(axis="index").set_table_styles(rules)
-        latex = style.to_latex(column_format="ll" + "r" * len(numbers))
-        lines += ["", f"% {' '.join(comparison.title.split())}", latex]
+        comments = [" ".join(text.split()) for text in (comparison.title, *notes(comparison))]
+        lines += ["", *(f"% {comment}" for comment in comments)]
+        lines += [style.to_latex(column_format="ll" + "r" * len(numbers))]
     return "\n".join(lines)
 
 
@@ -133,4 +169,6 @@ def latex_number(text: str) -> str:
     """Return a cell in math mode, so that its minus sign is typeset as one."""
     if not any(map(str.isdigit, text)):
         return "--" if text == NOT_AVAILABLE else text
-    return "$" + text.replace(" ± ", r" \pm ").replace(" [", r"\ [") + "$"
+    for plain, latex in {" ± ": r" \pm ", " [": r"\ [", " (": r"\ (", " to ": r"\mbox{ to }", "*": "^{*}"}.items():
+        text = text.replace(plain, latex)
+    return f"${text}$"
