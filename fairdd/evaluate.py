@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def evaluate(args: Flags, data: Dataset, sets: Mapping[int, object], make_network: Callable) -> None:
     """Test networks trained on each of sets (number -> images), save and print their metrics."""
     with open_run(args) as run, catch_termination():
+        run.check_data(data)
         notes = [f"networks trained on {args.trained_on}", *data.notes, format_cell_range("test", data.test)]
         run.log("\n".join(notes))
         if run.results is None:
@@ -195,8 +196,8 @@ def make_parser(network_factory: Callable) -> Parser:
     add("source", nargs="?", type=os.path.expanduser, metavar="RUN_OR_FILE",
         help="folder of a run; folder or .npz file written by fairdd.export; or .pt file: [images, labels], or a dict "
              "whose 'data' is a list of these")
-    add("--images", metavar="FILE", help="instead: a .pt file of the images alone, with --labels_pt")
-    add("--labels_pt", metavar="FILE",
+    add("--images", type=os.path.expanduser, metavar="FILE", help="instead: a .pt file of the images alone, with --labels_pt")
+    add("--labels_pt", type=os.path.expanduser, metavar="FILE",
         help=".pt file with the labels: whole numbers (M,) or distributions over classes (M, classes)")
     add("--scale", choices=SCALES,
         help="values of the images, if the file states no mean and std: pixels in [0, 1] (unit), normalized like the "

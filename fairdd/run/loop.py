@@ -37,10 +37,12 @@ def distill(args: Flags, method: Method, make_network: Callable, eval_pool: list
     Raises UserError.
     """
     with open_run(args) as run, catch_termination():
+        data = load_data(args)
+        run.check_data(data)
         if run.results is not None:
             run.log(f"{run.folder}: this run is finished; nothing left to do")
             return
-        context = prepare(run, args, method, make_network, eval_pool)
+        context = prepare(run, args, method, data, make_network, eval_pool)
         try:
             for experiment in range(len(context.synsets), args.num_exp):
                 syn, first = resume_or_init(context, experiment)
@@ -149,10 +151,10 @@ def evaluate_model(context: Context, data, *eval_key) -> list[dict]:
     return [done[key] for key in keys]
 
 
-def prepare(run: RunFolder, args: Flags, method: Method, make_network: Callable, eval_pool: list[str]) -> Context:
-    """Load the data, report what it contains, and refuse now what would fail after hours."""
+def prepare(run: RunFolder, args: Flags, method: Method, data: Dataset, make_network: Callable,
+            eval_pool: list[str]) -> Context:
+    """Report what the data contain, and refuse now what would fail after hours."""
     set_precision(args.precision, args.device)
-    data = load_data(args)
     run.log(format_flags(args.as_dict()), show=False)
     run.log("flags: " + format_flags({name: getattr(args, name) for name in args.non_default}), show=not args.quiet)
     real, test = data.train.to(args.device), data.test.to(args.device)
