@@ -196,7 +196,8 @@ def make_parser(network_factory: Callable) -> Parser:
     add("source", nargs="?", type=os.path.expanduser, metavar="RUN_OR_FILE",
         help="folder of a run; folder or .npz file written by fairdd.export; or .pt file: [images, labels], or a dict "
              "whose 'data' is a list of these")
-    add("--images", type=os.path.expanduser, metavar="FILE", help="instead: a .pt file of the images alone, with --labels_pt")
+    add("--images", type=os.path.expanduser, metavar="FILE",
+        help="instead: a .pt file of the images alone, with --labels_pt")
     add("--labels_pt", type=os.path.expanduser, metavar="FILE",
         help=".pt file with the labels: whole numbers (M,) or distributions over classes (M, classes)")
     add("--scale", choices=SCALES,

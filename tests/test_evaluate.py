@@ -108,7 +108,7 @@ def test_a_tilde_after_an_equals_sign_is_the_home_folder(run, monkeypatch):
     monkeypatch.setenv("HOME", "/home/user")
     assert flags_for(run, "--out=~/out").save_path == "/home/user/out"
     for flags in (["~/set.pt"], ["--images=~/set.pt", "--labels_pt", "labels.pt"]):
-        with pytest.raises(UserError, match="/home/user/set.pt does not exist"):
+        with pytest.raises(UserError, match=r"/home/user/set\.pt does not exist"):
             flags_for(*flags, "--dataset", "CelebA")
 
 
