@@ -40,7 +40,7 @@ from fairdd.run.loop import load_data, run_evaluation
 from fairdd.run.preflight import check_networks
 from fairdd.run.results import run_results
 from fairdd.run.synset_files import is_export
-from fairdd.run.synset_io import SCALES, check_matches_dataset, match_scale, read_saved_sets, run_flags
+from fairdd.run.synset_io import SCALES, SavedSets, check_matches_dataset, match_scale, read_saved_sets, run_flags
 
 REAL_EPOCHS = 30            # passes over all real images, which are hundreds of times as many as synthetic ones,
 REAL_EPOCHS_EMBEDDED = 300  # except in the embedded data set
@@ -65,7 +65,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = replace(data, test=test, notes=(*data.notes, *saved.notes))
     sets = saved.choose(args.experiment) if saved else {0: data.train}
     args.images = digest(sets) if saved else "real"
+    if saved and saved.iterations:
+        name_unfinished(args, saved, sets)
     evaluate(args.freeze(), data, sets, get_network)
+
+
+def name_unfinished(args: Flags, saved: SavedSets, sets: Mapping[int, object]) -> None:
+    """Record the iteration at which the sets were saved, and name an unfinished run. Raises UserError if they mix."""
+    iterations = {saved.iterations[number][0] for number in sets}
+    if len(iterations) > 1:
+        raise UserError(f"{saved.path} holds sets of different iterations ({', '.join(map(str, sorted(iterations)))}), "
+                        "for the run is unfinished; choose one with --experiment")
+    [args.Iteration] = iterations
+    progress = saved.progress(max(sets))
+    args.trained_on += f" ({progress})" * bool(progress)
 
 
 def evaluate(args: Flags, data: Dataset, sets: Mapping[int, object], make_network: Callable) -> None:
@@ -176,7 +189,7 @@ def is_run(args: Flags) -> bool:
 
 
 def default_save_path(args: Flags, parser: Parser) -> str:
-    """Return the folder of the results, in the run or beside the file, named by flags that are not the run's."""
+    """Return the folder of the results, in the run or beside the file, named by the flags that are not the run's."""
     others = {name: value for name, value in args.as_dict().items()
               if name not in RUNTIME_FLAGS | {"data"} and value != parser.get_default(name)}
     dataset = [] if is_run(args) else [others.pop("dataset")]

@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> None:
         FORMATS[args.format](out, syn.images, syn.labels, info)
     except OSError as error:
         raise UserError(f"{error.filename or out} cannot be written: {error.strerror}") from None
-    print(f"set {args.experiment} of {len(saved.sets)}: wrote {len(syn.labels)} images to {out}")
+    progress = saved.progress(args.experiment)
+    print(f"set {args.experiment} of {len(saved.sets)}: wrote {len(syn.labels)} images to {out}"
+          + f" ({progress})" * bool(progress))
 
 
 def make_parser() -> Parser:

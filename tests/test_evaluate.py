@@ -88,7 +88,7 @@ def test_results_go_into_the_run_or_beside_the_file(tmp_path):
 def test_default_folders_differ_if_and_only_if_a_flag_changes_results(run, source):
     source, inside = source.format(run=run), "evaluated" if source == "{run}" else "synthetic_evaluated"
     actions = {action.dest: action for action in evaluate.make_parser(network_factory)._actions[2:]}   # no help, source
-    for name in actions.keys() - {"save_path", "images"}:
+    for name in actions.keys() - {"save_path", "images"}:       # --images is another way to give the source
         dataset = [] if name == "dataset" else ["--dataset", "Colored_Digits"]
         evaluations = [flags_for(source, *dataset, *flags) for flags in example_values(actions[name])
                        if dataset or flags or source == str(run)]
@@ -207,7 +207,7 @@ BAD = {
     "negative labels": ([X, Y - 1], "found -1 to 2"),
     "other classes": ({"data": [[X, Y]], "class_names": ["cat", "dog"]}, "classes cat, dog"),
     "another scale": ({"data": [[X, Y]], "mean": [0.5], "std": [0.5]}, "each of 3 channels"),
-    "an object": (torch.nn.Linear(1, 1), "cannot be read as a .pt file of tensors"),
+    "an object": (torch.nn.Linear(1, 1), "tensors, numbers, lists and dicts"),
 }
 
 

@@ -153,6 +153,7 @@ def test_soft_labels_stay_distributions_and_follow_their_grid(tmp_path):
 def test_labels_that_are_neither_classes_nor_distributions_are_refused(tmp_path, labels):
     message = read_error(save(tmp_path / "set.pt", [IMAGES, labels]))
     assert "distributions (M, classes) whose rows sum to 1" in message and str(tuple(labels.shape)) in message
+    assert ("torch.softmax(labels, 1)" in message) == (labels.ndim == 2)
 
 
 def trained_weights(labels):
@@ -265,7 +266,7 @@ def test_an_exported_folder_is_evaluated_with_the_flags_of_its_run(run, tmp_path
     export.main([str(run), str(tmp_path / "pictures"), "--format", "folder"])
     assert run_flags(tmp_path / "pictures") == run_flags(run)
     evaluate.main([str(tmp_path / "pictures"), "--num_eval", "1", "--epoch_eval_train", "1"])
-    out = tmp_path / "pictures_evaluated"       # beside the folder, which ImageFolder would read it from
+    [out] = tmp_path.glob("pictures_evaluated*")        # not in the folder: ImageFolder would take it for a class
     flags = json.loads((out / "flags.json").read_text())["flags"]
     assert flags["model"] == ["MLP"] and flags["seed"] == 4 and flags["trained_on"] == "pictures"
     assert "accuracy" in json.loads((out / "results.json").read_text())
@@ -294,7 +295,7 @@ def test_the_flags_for_files_of_other_tools_reach_the_reader(tmp_path, capsys):
     images, labels = save(tmp_path / "images_best.pt", PIXELS), save(tmp_path / "labels_best.pt", SOFT)
     command = ["--images", str(images), "--labels_pt", str(labels), "--factor", "2", "--scale", "unit", *TINY]
     evaluate.main(command)
-    out = tmp_path / "images_best_evaluated"
+    [out] = tmp_path.glob("images_best_evaluated*")
     flags = json.loads((out / "flags.json").read_text())["flags"]
     assert flags["source"] == str(images) and flags["factor"] == 2 and flags["scale"] == "unit"
     expected, _ = match_scale(read_saved_sets(images, labels, factor=2), get_dataset("Colored_Digits").test)

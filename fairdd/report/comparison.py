@@ -61,7 +61,7 @@ class RunGroup:
 
     @property
     def network_levels(self) -> list[str]:
-        """Return the index levels that number the networks of a synthetic set, which all seeds of an evaluation share."""
+        """Return the index levels that number the networks of a synthetic set; all seeds of an evaluation share it."""
         return ["seed", "network"] if self.runs[0].is_evaluation else ["network"]
 
     def num_sets(self, model: str) -> int:

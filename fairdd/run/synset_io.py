@@ -3,6 +3,7 @@
 What a file does not state (factor, scale) is taken from the caller; what is assumed instead stands in SavedSets.notes.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import GroupedImages
 from fairdd.matching.synset import LabeledImages, expand_grid
-from fairdd.run.folder import FLAGS, read_json
+from fairdd.run.folder import EVALUATIONS, FLAGS, RESULTS, read_json
 from fairdd.run.legacy import upgrade_flags
 from fairdd.run.synset_files import EXPORT_INFO, is_export, load_source
 
@@ -28,7 +29,8 @@ class SavedSets:
     """The synthetic sets of a file, grids expanded.
 
     mean, std (per channel), class_names: None if the file does not state them. is_unit: the images are pixels in [0, 1]
-    instead of normalized. notes: what was assumed, because neither the file nor the caller states it.
+    instead of normalized. notes: what was assumed, because neither the file nor the caller states it. iterations: at
+    which each set was saved, and how many it is to have; empty if the file does not state them.
     """
 
     path: Path
@@ -38,6 +40,12 @@ class SavedSets:
     class_names: tuple[str, ...] | None
     is_unit: bool = False
     notes: tuple[str, ...] = ()
+    iterations: tuple[tuple[int, int], ...] = ()
+
+    def progress(self, experiment: int) -> str:
+        """Return "unfinished, iteration 2 of 100" if the set was saved before its last iteration, else nothing."""
+        iteration, total = self.iterations[experiment] if self.iterations else (0, 0)
+        return f"unfinished, iteration {iteration} of {total}" if iteration < total else ""
 
     def choose(self, experiment: int | None) -> dict[int, LabeledImages]:
         """Return number -> set: the one requested, or all for None. Raises UserError if there is no such set."""
@@ -66,10 +74,20 @@ def read_saved_sets(source: str | Path, labels_path: str | Path | None = None, s
         raise UserError(f"--factor {factor}: {path} states a factor of {header['factor']}; drop the flag")
     sets = [_labeled_images(path, *pair, factor or header.get("factor", 1)) for pair in pairs]
     names = header.get("class_names")
-    saved = SavedSets(path, sets, None, None, tuple(names) if isinstance(names, list | tuple) else None)
+    saved = SavedSets(path, sets, None, None, tuple(names) if isinstance(names, list | tuple) else None,
+                      iterations=tuple(map(tuple, header.get("iterations", ()))) or _old_iterations(Path(source)))
     if factor is None and "factor" not in header:
         saved = replace(saved, notes=(f"{path.name} states no factor: each image is taken as it is (--factor 1)",))
     return _with_scale(saved, header, scale)
+
+
+def _old_iterations(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Return the iterations of an unfinished run of version 0.1, whose synthetic.pt does not state them."""
+    if not (folder / EVALUATIONS).exists() or (folder / RESULTS).exists():
+        return ()
+    lines = [json.loads(line) for line in (folder / EVALUATIONS).read_text().splitlines()]
+    last = {line["experiment"]: line["iteration"] for line in lines}
+    return tuple((iteration, run_flags(folder)["Iteration"]) for _, iteration in sorted(last.items()))
 
 
 def run_flags(source: str | Path) -> dict | None:
@@ -148,8 +166,10 @@ def _labeled_images(path: Path, images: Tensor, labels: Tensor, factor: int) -> 
     classes = _class_labels(labels)
     if images.ndim != 4 or not images.is_floating_point() or classes is None or not len(images) == len(classes) > 0:
         shapes = " and ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (images, labels))
+        is_matrix = labels.ndim == 2 and labels.is_floating_point()
+        hint = "; if the labels are logits, as DATM saves them, save torch.softmax(labels, 1)" if is_matrix else ""
         raise UserError(f"{path}: expected images (M, C, H, W) of a floating-point type and as many labels: whole "
-                        f"numbers (M,), or distributions (M, classes) whose rows sum to 1; found {shapes}")
+                        f"numbers (M,), or distributions (M, classes) whose rows sum to 1; found {shapes}{hint}")
     if not images.isfinite().all():
         raise UserError(f"{path}: expected finite images, found infinite values or NaN")
     if not isinstance(factor, int) or factor < 1 or any(side % factor for side in images.shape[2:]):
