@@ -31,8 +31,9 @@ def trade_off(numbered: Numbered) -> Markup:
     fig, axes = new_plot("accuracy, %", "DEO_A, % (0 is fair)")
     for number, group in numbered:
         for run in group.runs:
-            x, y = (RunGroup("", [run]).summary(metric, group.models[0]) for metric in ("accuracy", "DEO_A"))
-            axes.errorbar(x["mean"], y["mean"], y["std"] or 0, x["std"] or 0, ms=7, capsize=3, **line_style(number))
+            final = run.final(group.models[0])[["accuracy", "DEO_A"]]
+            (x, y), (x_std, y_std) = final.mean(), final.std().fillna(0)
+            axes.errorbar(x, y, y_std, x_std, ms=7, capsize=3, **line_style(number))
     return to_svg(fig, "accuracy against DEO_A of every run")
 
 
