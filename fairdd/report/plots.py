@@ -16,7 +16,7 @@ from fairdd.report.comparison import RunGroup
 SIZE, DPI = (4.6, 3.4), 150     # inches; dots per inch of the rasterized points
 INK = "#010203"                 # replaced by the text color of the page
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888")     # Okabe and Ito's; gray
-MARKERS, GLYPHS = "os^Dv<>", "●■▲◆▼◀▶"
+MARKERS, GLYPHS = "os^Dv<", "●■▲◆▼◀"      # one fewer than colors, so that the pairs repeat late
 STYLE = {
     "font.size": 10, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK,
     "ytick.color": INK, "axes.grid": True, "grid.color": "#888888", "grid.alpha": 0.3, "axes.axisbelow": True,
