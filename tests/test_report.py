@@ -14,6 +14,7 @@ from refusal import refusal
 from fairdd.report import __main__ as report
 from fairdd.report.comparison import bootstrap_interval, read_comparisons
 from fairdd.report.load_runs import read_run
+from fairdd.report.tables import metrics_table
 from fairdd.run.formatting import MAIN_METRICS
 
 NASTY = 'a <b> & "c" | \\d_e$ %'
@@ -86,10 +87,9 @@ def test_runs_that_differ_only_in_their_seed_are_pooled(folders):
     first, second = read_comparisons(folders)
     vanilla, fairdd = first.groups
     values = [30, 32, 31, 37, 40, 41, 41, 39]
-    summary = fairdd.summary("accuracy", "ConvNet")
-    assert (vanilla.name, fairdd.name, fairdd.num_sets("ConvNet")) == ("DM", "DM + FairDD", 4)
-    assert summary["n"] == 8 and summary["mean"] == pytest.approx(statistics.mean(values))
-    assert summary["std"] == pytest.approx(statistics.stdev(values))
+    row = metrics_table([first]).set_index(["run", "metric"]).loc["DM + FairDD", "accuracy"]
+    assert (vanilla.name, fairdd.name, row["sets"], row["networks"]) == ("DM", "DM + FairDD", 4, 8)
+    assert (row["mean"], row["std"]) == pytest.approx((statistics.mean(values), statistics.stdev(values)))
     assert np.allclose(fairdd.table("ConvNet"), [[36.375, 36.375], [36.375, math.nan]], equal_nan=True)
     assert len(second.groups) == 1 and second.baseline(second.groups[0]) is None
 
@@ -103,7 +103,7 @@ def test_an_evaluation_of_a_saved_set_is_a_row(tmp_path):
     runs = [write_evaluation(tmp_path / name, [10], [20], trained_on="DM + FairDD", images=name) for name in "ab"]
     [comparison] = read_comparisons(runs)
     assert [group.name for group in comparison.groups] == [f"DM + FairDD ({run})" for run in runs]
-    assert comparison.groups[0].summary("accuracy", "ConvNet")["mean"] == 15
+    assert comparison.groups[0].networks["ConvNet"]["accuracy"].mean() == 15
     check_page(report.write_report(runs, tmp_path / "out")[0].read_text())
 
 
@@ -127,7 +127,7 @@ def test_all_real_images_join_every_comparison_on_their_data_and_network(tmp_pat
     runs += [write_evaluation(tmp_path / "alone", [90], dataset="Third", **ALL_REAL)]
     real = "all real images, 6 epochs"
     assert group_names(runs) == [["DM", real], ["DM", real], ["DM"], [real]]
-    assert read_comparisons(runs)[1].groups[1].summary("accuracy", "ConvNet")["mean"] == 91
+    assert read_comparisons(runs)[1].groups[1].networks["ConvNet"]["accuracy"].mean() == 91
 
 
 def test_the_name_of_all_real_images_says_how_many_epochs(tmp_path, capsys):
@@ -171,7 +171,7 @@ def test_vanilla_runs_are_the_baseline_only_if_nothing_but_the_alignment_differs
 
 def test_a_folder_given_twice_counts_once(folders):
     [comparison] = read_comparisons([folders[0], folders[0].parent / "." / folders[0].name])
-    assert comparison.groups[0].summary("accuracy", "ConvNet")["n"] == 4
+    assert len(comparison.groups[0].networks["ConvNet"]) == 4
 
 
 def test_the_difference_is_over_the_pairs_that_both_groups_have(tmp_path):

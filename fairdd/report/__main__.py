@@ -11,7 +11,7 @@ from pathlib import Path
 from fairdd.core.errors import UserError, report_user_errors
 from fairdd.report.comparison import Comparison, RunGroup, read_comparisons
 from fairdd.report.load_runs import read_run
-from fairdd.report.tables import coverage_notes, main_table, to_csv, to_latex, to_markdown
+from fairdd.report.tables import coverage_notes, main_table, metrics_table, to_csv, to_latex, to_markdown
 from fairdd.run.formatting import MAIN_METRICS, text_table
 
 FORMATS = ("report.html", "report.md", "report.csv", "report.tex")
@@ -19,12 +19,12 @@ FORMATS = ("report.html", "report.md", "report.csv", "report.tex")
 
 def terminal_table(folders: Sequence[str]) -> str:
     """Return a table with one row per run, and the names of their last pictures."""
-    groups = [RunGroup(run.name, [run]) for run in map(read_run, folders)]
-    tables = [main_table(Comparison([group])).iloc[0] for group in groups]
-    rows = [["%", *MAIN_METRICS, "networks"], *(list(row[["run", *MAIN_METRICS, "networks"]]) for row in tables)]
-    notes = coverage_notes((group, group.models[0]) for group in groups)
-    pictures = [f"  {path}" for group in groups for path in sorted(group.runs[0].folder.glob("experiment*.png"))[-1:]]
-    return "\n".join([text_table(rows), *notes, "", "pictures:", *pictures])
+    comparisons = [Comparison([RunGroup(run.name, [run])]) for run in map(read_run, folders)]
+    columns = ["run", *MAIN_METRICS, "networks"]
+    rows = [main_table(comparison).loc[0, columns].tolist() for comparison in comparisons]
+    pictures = [f"  {path}" for folder in folders for path in sorted(Path(folder).glob("experiment*.png"))[-1:]]
+    table = text_table([["%", *columns[1:]], *rows])
+    return "\n".join([table, *coverage_notes(metrics_table(comparisons)), "", "pictures:", *pictures])
 
 
 def write_report(folders: Sequence, out, overwrite: bool = False, against: str | None = None) -> list[Path]:

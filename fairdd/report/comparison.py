@@ -5,7 +5,7 @@ and experiment, networks within a pair of sets by their number; the bootstrap re
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,33 +49,14 @@ class RunGroup:
         finals = {model: {run.flags["seed"]: run.final(model) for run in self.runs} for model in self.models}
         return {model: pd.concat(final, names=["seed"], join="inner") for model, final in finals.items()}
 
-    def metrics(self, model: str) -> list[str]:
-        """Return the names of the metrics that every network has."""
-        return [name for name in self.networks[model] if name != "table"]
-
-    def summary(self, metric: str, model: str) -> dict:
-        """Return {"mean", "std" (sample; None for one network), "n"} over the networks of all synthetic sets."""
-        values = self.networks[model][metric]
-        std = values.std(skipna=False) if len(values) > 1 else None
-        return {"mean": values.mean(skipna=False), "std": std, "n": len(values)}
-
     @property
     def network_levels(self) -> list[str]:
-        """Return the index levels that number the networks of a synthetic set; all seeds of an evaluation share it."""
+        """Return the index levels that number the networks of one synthetic set; seeds of an evaluation share a set."""
         return ["seed", "network"] if self.runs[0].is_evaluation else ["network"]
-
-    def num_sets(self, model: str) -> int:
-        """Return the number of synthetic sets."""
-        return self.networks[model].index.droplevel(self.network_levels).nunique()
 
     def table(self, model: str) -> np.ndarray:
         """Return the mean accuracy of each cell (G, C), NaN where a network has none."""
         return np.mean(np.stack(self.networks[model]["table"]), axis=0)
-
-    def cells_covered(self, model: str) -> tuple[int, int]:
-        """Return the number of (class, group) cells that were tested, and the number of all cells."""
-        table = self.table(model)
-        return int(np.count_nonzero(~np.isnan(table))), table.size
 
     @property
     def is_curve(self) -> bool:
@@ -87,21 +68,6 @@ class RunGroup:
         networks = pd.concat([run.networks for run in self.runs])
         values = networks[networks["model"] == self.models[0]].groupby("iteration")[metric]
         return pd.DataFrame({"mean": values.mean(), "std": values.std().fillna(0.0)})
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """The mean difference of a metric from the baseline over pairs of synthetic sets, and how far it is certain.
-
-    low, high: with bounds "interval" the bootstrap interval; with bounds "range" the least and the largest difference
-    of a pair of sets, because there are fewer than MIN_SETS pairs; None for a single pair. pairs: of synthetic sets.
-    """
-
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    bounds: str | None = None
-    pairs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,10 +89,6 @@ class Comparison:
         ipc = [f"ipc {flags['ipc']}"] if "ipc" in flags else []
         return ", ".join([flags["dataset"], *options[1:], " ".join(models), *ipc])
 
-    def rows(self) -> Iterator[tuple[RunGroup, str]]:
-        """Yield (group, model) for every row of a table."""
-        yield from ((group, model) for group in self.groups for model in group.models)
-
     def baseline(self, group: RunGroup) -> RunGroup | None:
         """Return the group that this one is compared with: the one named by against, or the matching vanilla runs."""
         others = [other for other in self.groups if other is not group]
@@ -137,21 +99,6 @@ class Comparison:
         key = pooling_key(group.flags, ALIGNMENT_FLAGS)
         return next((other for other in others if other.flags.get("align") == "vanilla"
                      and pooling_key(other.flags, ALIGNMENT_FLAGS) == key), None)
-
-    def difference(self, group: RunGroup, metric: str, model: str) -> PairedDifference | None:
-        """Return how a metric of a group differs from its baseline's, or None without a baseline or without pairs."""
-        baseline = self.baseline(group)
-        if baseline is None or model not in baseline.models or metric not in baseline.metrics(model):
-            return None
-        networks, reference = group.networks[model], baseline.networks[model]
-        shared = networks.index.intersection(reference.index)
-        if shared.empty:
-            return None
-        levels = [level for level in group.network_levels if level in baseline.network_levels]
-        differences = networks.loc[shared, metric] - reference.loc[shared, metric]
-        by_set = differences.unstack(levels).to_numpy()     # (sets, networks of each)
-        low, high, bounds = find_bounds(by_set)
-        return PairedDifference(by_set.mean().item(), low, high, bounds, len(by_set))
 
 
 def read_comparisons(folders: Iterable[Path], against: str | None = None) -> list[Comparison]:
@@ -246,12 +193,26 @@ def group_by(items: Iterable, key: Callable) -> list[list]:
     return list(groups.values())
 
 
-def find_bounds(differences: np.ndarray) -> tuple[float | None, float | None, str | None]:
-    """Return (low, high, bounds), as in PairedDifference, of the differences (S, N) of S pairs of sets."""
-    if len(differences) >= MIN_SETS:
-        return *bootstrap_interval(differences), "interval"
-    means = differences.mean(1)
-    return (means.min().item(), means.max().item(), "range") if len(means) > 1 else (None, None, None)
+def paired_differences(group: RunGroup, baseline: RunGroup, model: str) -> pd.DataFrame:
+    """Return how each metric of a group differs from its baseline's, indexed by metric; no row if they share no pair.
+
+    difference: the mean over pairs; pairs: the number of pairs of synthetic sets; low, high: with bounds "interval"
+    the bootstrap interval; with bounds "range", for fewer than MIN_SETS pairs, the extreme differences of a pair of
+    sets; None for a single pair.
+    """
+    networks, reference = group.networks[model], baseline.networks[model]
+    shared = networks.index.intersection(reference.index)
+    levels = [level for level in group.network_levels if level in baseline.network_levels]
+    records = {}
+    for metric in networks.columns.intersection(reference.columns).drop("table") if len(shared) else ():
+        by_set = (networks.loc[shared, metric] - reference.loc[shared, metric]).unstack(levels).to_numpy()
+        low, high, bounds = by_set.mean(1).min(), by_set.mean(1).max(), "range"
+        if len(by_set) >= MIN_SETS:
+            low, high, bounds = *bootstrap_interval(by_set), "interval"
+        elif len(by_set) == 1:
+            low, high, bounds = None, None, None
+        records[metric] = (by_set.mean(), low, high, bounds, len(by_set))
+    return pd.DataFrame.from_dict(records, "index", columns=["difference", "low", "high", "bounds", "pairs"])
 
 
 def bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
-from fairdd.report.comparison import COVERAGE, MIN_SETS, RESAMPLES, Comparison, PairedDifference, RunGroup, group_by
+from fairdd.report.comparison import COVERAGE, MIN_SETS, RESAMPLES, Comparison, RunGroup, paired_differences
 from fairdd.run.formatting import MAIN_METRICS, format_metric
 
+COLUMNS = ["comparison", "run", "tested_with", "metric", "mean", "std", "networks", "sets", "difference", "low", "high",
+           "bounds", "pairs", "cells_covered", "cells", "folders"]
 NAME_COLUMNS = ["run", "tested with"]
 DIFFERENCE_PREFIX = "difference in "
 METRICS_NOTE = (
@@ -16,13 +18,11 @@ METRICS_NOTE = (
     "groups: 0 is fair."
 )
 DIFFERENCES_NOTE = (
-    "Difference from {}: the mean over the pairs of synthetic sets with the same seed and experiment (sets with the "
-    "same initialization started from the same images) and, within a pair, over the networks with the same number (at "
-    "the same iteration they started from the same weights). In parentheses, for fewer than "
-    f"{MIN_SETS} pairs of sets: the smallest and the largest difference of a pair of sets. In brackets, for "
-    f"{MIN_SETS} or more: the {COVERAGE} % bootstrap interval; {RESAMPLES:,} times, pairs of sets are drawn with "
-    "replacement, as many as there are, and from each drawn pair as many pairs of networks as it has, and the interval "
-    f"holds the central {COVERAGE} % of the means."
+    "Difference from {}: the mean over pairs of synthetic sets with the same seed and experiment (sets with the same "
+    "initialization started from the same images), and within a pair over networks with the same number (at the same "
+    f"iteration they started from the same weights). In parentheses, for fewer than {MIN_SETS} pairs of sets: the "
+    f"smallest and the largest difference of a pair. In brackets, for {MIN_SETS} or more: the {COVERAGE} % bootstrap "
+    f"interval, from {RESAMPLES:,} resamples of the pairs of sets and, within each, of the pairs of networks."
 )
 PROVENANCE = "How the rows were made, and the command of each row's first seed"
 NOT_AVAILABLE = "–"
@@ -30,20 +30,24 @@ NOT_AVAILABLE = "–"
 
 def metrics_table(comparisons: Iterable[Comparison]) -> pd.DataFrame:
     """Return one row per group of runs, model and metric, at full precision; NaN where undefined or not available."""
-    records = []
-    for comparison in comparisons:
-        for group, model in comparison.rows():
-            covered, cells = group.cells_covered(model)
-            for metric in group.metrics(model):
-                difference = comparison.difference(group, metric, model) or PairedDifference()
-                records.append({
-                    "comparison": comparison.title, "run": group.name, "tested_with": model, "metric": metric,
-                    **group.summary(metric, model), "sets": group.num_sets(model), **asdict(difference),
-                    "cells_covered": covered, "cells": cells,
-                    "folders": " ".join(str(run.folder) for run in group.runs),
-                })
-    types = {"std": float, "difference": float, "low": float, "high": float, "pairs": "Int64"}
-    return pd.DataFrame(records).rename(columns={"n": "networks"}).astype(types)
+    tables = [model_table(comparison, group, model) for comparison in comparisons for group in comparison.groups
+              for model in group.models]
+    return pd.concat(tables, ignore_index=True).astype({"pairs": "Int64"})
+
+
+def model_table(comparison: Comparison, group: RunGroup, model: str) -> pd.DataFrame:
+    """Return the rows of metrics_table for a group of runs and a model."""
+    networks, baseline = group.networks[model], comparison.baseline(group)
+    values, cells = networks.drop(columns="table"), group.table(model)
+    table = pd.DataFrame({"mean": values.mean(skipna=False), "std": values.std(skipna=False)})
+    if baseline is not None and model in baseline.models:
+        table = table.join(paired_differences(group, baseline, model))
+    sets = networks.index.droplevel(group.network_levels).nunique()
+    folders = " ".join(str(run.folder) for run in group.runs)
+    constants = {"comparison": comparison.title, "run": group.name, "tested_with": model, "networks": len(networks),
+                 "sets": sets, "cells_covered": np.count_nonzero(~np.isnan(cells)), "cells": cells.size,
+                 "folders": folders}
+    return table.rename_axis("metric").reset_index().assign(**constants).reindex(columns=COLUMNS)
 
 
 def text_tables(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -87,12 +91,11 @@ def format_difference(record: Mapping) -> str:
     return f"{record['difference']:+.2f}{bounds}" + "*" * (record["cells_covered"] < record["cells"])
 
 
-def coverage_notes(rows: Iterable[tuple[RunGroup, str]]) -> list[str]:
-    """Return what the mark "*" of these rows means, one note for each number of covered cells."""
-    counts = [(group.name, *group.cells_covered(model)) for group, model in rows]
-    partial = group_by([row for row in counts if row[1] < row[2]], lambda row: row[1:])
-    return [f"* covers {same[0][1]} of {same[0][2]} (class, group) cells, because the test set has no image of the "
-            f"others: {', '.join(dict.fromkeys(name for name, _, _ in same))}" for same in partial]
+def coverage_notes(table: pd.DataFrame) -> list[str]:
+    """Return what the mark "*" means in the rows of a metrics_table, one note for each number of covered cells."""
+    partial = table[table["cells_covered"] < table["cells"]].groupby(["cells_covered", "cells"])["run"].unique()
+    return [f"* covers {covered} of {cells} (class, group) cells, because the test set has no image of the others: "
+            f"{', '.join(names)}" for (covered, cells), names in partial.items()]
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -101,10 +104,9 @@ def notes(comparison: Comparison) -> list[str]:
                 if group.flags["Iteration"] == 0 and group.flags.get("init") == "balanced"}
     unmatched = [group for group in comparison.groups if group.flags["Iteration"] > 0
                  and group.flags.get("factor", 1) not in controls | {1}]
-    return coverage_notes(comparison.rows()) + [
-        f"no matched control: {', '.join(group.name for group in same)}; add group-balanced real images stored the "
-        f"same way (--init balanced --Iteration 0 --factor {same[0].flags['factor']})"
-        for same in group_by(unmatched, lambda group: group.flags["factor"])]
+    return coverage_notes(metrics_table([comparison])) + [
+        f"no matched control: {group.name}; add group-balanced real images stored the same way "
+        f"(--init balanced --Iteration 0 --factor {group.flags['factor']})" for group in unmatched]
 
 
 def differences_note(comparison: Comparison) -> str:
