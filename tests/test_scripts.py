@@ -87,7 +87,7 @@ def test_a_script_runs_both_controls_vanilla_and_fairdd_and_ends_with_their_tabl
     for folder in RUNS:
         assert (tmp_path / folder / "results.json").exists() and f"{tmp_path / folder}/experiment0" in table
     assert str(tmp_path / "report" / "report.html") in table and (tmp_path / "report" / "report.html").exists()
-    for printed_once in ("1200 training images", "smallest cell", "flags: method DM"):
+    for printed_once in (" training images  red", "smallest cell", "flags: method DM"):
         assert done.stdout.count(printed_once) == 1
     titles = [line for line in done.stdout.splitlines() if line.startswith("== ")]
     assert [title.partition(":")[0] for title in titles] == [f"== {number} of 4" for number in (1, 2, 3, 4)]
