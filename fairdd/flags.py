@@ -10,6 +10,7 @@ import inspect
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from fairdd.core.errors import UserError
 from fairdd.core.parallel import PRECISIONS
 from fairdd.datasets import DATASETS
+from fairdd.datasets.splits import RARE_CELLS
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.augment import OPERATIONS
 from fairdd.matching.synset import INITS
@@ -53,6 +55,13 @@ class Flags(argparse.Namespace):
 class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{message} (--help lists the flags)")
+
+    def parse_args(self, args=None, namespace=None):
+        """Parse the flags; --unknown -1,unknown is understood although its value begins like a flag."""
+        args = list(sys.argv[1:] if args is None else args)
+        for index in [index for index, word in enumerate(args[:-1]) if word == "--unknown"][::-1]:
+            args[index : index + 2] = [f"--unknown={args[index + 1]}"]
+        return super().parse_args(args, namespace)
 
 
 def parse_flags(methods: Sequence[Method], network_factory: Callable, eval_modes: Sequence[str],
@@ -178,7 +187,17 @@ def add_data_flags(add: Callable) -> None:
     add("--skew", type=share,
         help="share of a training class in its own color, for Colored_* and CIFAR10_S; default: 0.9")
     add("--im_size", type=int_at_least(8), help="side of the images in pixels; default: 16, 32 or 64, by data set")
-    add("--skip_bad_images", action="store_true", help="leave out and count images that cannot be read")
+    add("--skip_bad_images", action="store_true", help="leave out and count images that are missing or unreadable")
+    add("--rare_cells", choices=RARE_CELLS, default="omit",
+        help="for a drawn test: leave (class, group) cells with too few images out of it, refuse them, or shrink the "
+             "test of all others; default: %(default)s")
+    add("--path_column", metavar="NAME",
+        help="for Folder: column of image paths; default: found by name or content")
+    add("--unknown", metavar="VALUES",
+        help="for Folder: comma-separated values that leave a row out, such as unknown,-1; a last comma adds empty")
+    add("--split_by", metavar="NAME",
+        help="for Folder: column (patient, person, lesion) whose images all stay on one side of a drawn split")
+    add("--follow_links", action="store_true", help="for Folder: allow links that leave the folder")
 
 
 def add_run_flags(add: Callable) -> None:

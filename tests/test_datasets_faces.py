@@ -89,9 +89,67 @@ def test_utkface_files_without_labels_are_left_out_and_counted(tmp_path):
 @pytest.mark.parametrize("smallest, per_cell", [(2, 1), (7, 3), (100, 50), (101, 100), (5000, 100)])
 def test_a_drawn_test_has_100_images_of_each_cell_or_half_of_the_smallest_cell(smallest, per_cell):
     members = [np.arange(smallest), np.arange(10000, 16000)]
-    split = hold_out_test(members, 30)
+    split = hold_out_test(members, 30, "shrink")
     assert len(split.test) == 2 * per_cell and (split.notes == ()) == (per_cell == 100)
     assert not set(split.train) & set(split.test) and len(split.train) + len(split.test) == smallest + 6000
+
+
+def cells(*sizes):
+    """Members of four cells of these sizes: classes a and b, groups x and y."""
+    starts = np.cumsum([0, *sizes])
+    return [np.arange(start, end) for start, end in itertools.pairwise(starts)]
+
+
+CELLS = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")]
+
+
+@pytest.mark.parametrize("rare_size, is_rare", [(1, True), (19, True), (20, False)])
+def test_a_rare_cell_trains_and_the_others_are_tested_fully(rare_size, is_rare):
+    members = [*cells(200, 300, 201, 400), np.arange(5000, 5000 + rare_size)]
+    split = hold_out_test(members, 30, "omit", [*CELLS, ("b", "unknown")])
+    tested = [len(np.intersect1d(cell, split.test)) for cell in members]
+    assert tested == ([100] * 4 + [0] if is_rare else [10] * 5)
+    assert sorted([*split.train, *split.test]) == sorted(np.concatenate(members))
+    assert (f"(b, unknown) has {rare_size}; such cells are not tested" in split.notes[0]) == is_rare
+
+
+def test_rare_cells_shrink_the_test_or_are_refused_on_request():
+    members, names = [*cells(200, 300, 201, 400), np.arange(5000, 5008)], [*CELLS, ("b", "unknown")]
+    assert [len(np.intersect1d(cell, hold_out_test(members, 30, "shrink", names).test)) for cell in members] == [4] * 5
+    with pytest.raises(UserError, match=r"to test 10 of every.*\(b, unknown\) has 8.*--rare_cells omit or shrink"):
+        hold_out_test(members, 30, "refuse", names)
+    assert hold_out_test(members[:4], 30, "refuse", CELLS).notes == ()
+
+
+def test_small_data_sets_are_split_although_all_cells_are_rare():
+    split = hold_out_test(cells(4, 9, 19, 7), 30, "omit", CELLS)
+    assert len(split.test) == 4 * 2 and "the smallest tested cell has 4 images" in split.notes[0]
+
+
+@pytest.mark.parametrize("sizes, lost", [((300, 5, 300, 300), "of a are"), ((300, 300, 5, 5), "of b are"),
+                                         ((5, 5, 300, 5), "of a, b are")])
+def test_a_class_must_keep_two_tested_groups(sizes, lost):
+    with pytest.raises(UserError, match=f"fewer than two groups {lost} tested.*--rare_cells shrink"):
+        hold_out_test(cells(*sizes), 30, "omit", CELLS)
+
+
+def test_a_class_that_has_a_single_group_may_be_tested_in_it():
+    assert len(hold_out_test(cells(300, 300, 300), 30, "omit", [*CELLS[:2], ("b", "x")]).test) == 300
+    with pytest.raises(UserError, match="of b are tested"):
+        hold_out_test(cells(300, 300, 3), 30, "omit", [*CELLS[:2], ("b", "x")])
+
+
+def test_utkface_leaves_rare_cells_out_of_the_test(tmp_path):
+    for age, race, count in ((5, 0, 40), (5, 1, 40), (5, 2, 3), (30, 0, 40), (30, 1, 41), (60, 0, 40), (60, 1, 44)):
+        for k in range(count):
+            write_image(tmp_path / "UTKFace" / f"{age}_0_{race}_2017{k:03}.jpg", (race * 50, k, age * 3))
+    data = get("UTKface", tmp_path)
+    assert data.test.counts().tolist() == [[20, 20, 20], [20, 20, 20], [0, 0, 0], [0, 0, 0]]
+    assert data.train.counts().tolist() == [[20, 20, 20], [20, 21, 24], [3, 0, 0], [0, 0, 0]]
+    assert "(under 20, Asian) has 3; such cells are not tested" in data.notes[0]
+    assert get("UTKface", tmp_path, rare_cells="shrink").test.counts().sum() == 7
+    with pytest.raises(UserError, match=r"\(under 20, Asian\) has 3"):
+        get("UTKface", tmp_path, rare_cells="refuse")
 
 
 # CelebA: an image is red if male, blue if not; green if attractive
@@ -164,11 +222,39 @@ def test_celeba_as_csv_in_a_doubled_folder_is_the_same(celeba, tmp_path):
     assert first.train.images.equal(second.train.images) and first.test.images.equal(second.test.images)
 
 
-def test_celeba_without_a_test_partition_holds_out_a_fifth(tmp_path):
+@pytest.mark.parametrize("protected, cells", [("Male", 4), ("Male,Young", 8)])
+def test_celeba_without_a_test_partition_trains_on_all_images_but_the_test(tmp_path, protected, cells):
     write_celeba(tmp_path / "CelebA", partitions=(0,), copies=10)
-    data = get("CelebA", tmp_path)
-    assert data.train.counts().tolist() == [[8, 16], [8, 8]] and data.test.counts().tolist() == [[2, 2], [2, 2]]
-    assert "held out" in data.notes[0]
+    data = get("CelebA", tmp_path, protected_attr=protected)
+    per_cell = 8 // cells                                       # a fifth of the smallest cell, of 10 or 5 images
+    assert (data.test.counts() == per_cell).all()
+    assert f"{per_cell} images of every tested cell are held out" in data.notes[0]
+    total = data.train.counts() + data.test.counts()
+    assert total.tolist() == ([[10, 20], [10, 10]] if cells == 4 else [[5, 10], [5, 10], [5, 5], [5, 5]])
+    for split in (data.train, data.test):
+        assert (split.images[:, 0, 4, 4] > 128).long().equal(split.groups * 2 // data.train.num_groups)
+        assert (split.images[:, 1, 4, 4] > 128).long().equal(split.labels)
+
+
+@pytest.mark.parametrize("partitions, per_cell, rare_size, rare_train", [((0, 2), 26, 2, 2), ((0,), 10, 4, 4)])
+def test_rare_celeba_cells_are_not_tested(tmp_path, partitions, per_cell, rare_size, rare_train):
+    """There are four old attractive men; the other cells have 52 images or more, in the test half of them."""
+    write_celeba(tmp_path / "CelebA", partitions, copies=104)
+    path = tmp_path / "CelebA" / "list_attr_celeba.txt"
+    count, header, *rows = path.read_text().splitlines()
+    rows = [row.split() for row in rows]
+    for k, row in enumerate(rows):
+        is_young = k >= 4 if row[3] == row[21] == "1" else k // 2 % 2       # attractive men come first
+        row[40] = "1" if is_young else "-1"
+    path.write_text("\n".join([count, header, *map(" ".join, rows)]) + "\n")
+    data = get("CelebA", tmp_path, protected_attr="Male,Young")
+    assert data.test.counts().tolist() == [[per_cell, per_cell]] * 2 + [[per_cell, 0], [per_cell, per_cell]]
+    assert data.train.counts()[2, 1] == rare_train
+    note = f"(attractive, Male=1,Young=0) has {rare_size}; such cells are not tested"
+    assert any(note in text for text in data.notes)
+    if rare_size == 2:
+        shrunk = get("CelebA", tmp_path, protected_attr="Male,Young", rare_cells="shrink")
+        assert (shrunk.test.counts() == 2).all()
 
 
 @pytest.mark.parametrize("name", ["../000002.jpg", "/etc/000002.jpg", "img/000002.jpg"])

@@ -242,7 +242,8 @@ def test_help_lists_every_flag_with_a_description(method, capsys):
         ENTRIES[method](["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert not stop.value.code
-    parser = make_parser([main_DM.METHOD] if method == "DM" else [main_DC.DC, main_DC.DSA], network_factory, ["S", "SS"])
+    methods = [main_DM.METHOD] if method == "DM" else [main_DC.DC, main_DC.DSA]
+    parser = make_parser(methods, network_factory, ["S", "SS"])
     for action in parser._actions:
         assert action.help and len(action.help.split()) >= 2, action.dest
         assert " ".join((action.help % vars(action)).split())[:40] in text and action.option_strings[-1] in text

@@ -87,7 +87,7 @@ def test_results_go_into_the_run_or_beside_the_file(tmp_path):
 def test_default_folders_differ_if_and_only_if_a_flag_changes_results(run, source):
     source, inside = source.format(run=run), "evaluated" if source == "{run}" else "synthetic_evaluated"
     actions = {action.dest: action for action in evaluate.make_parser(network_factory)._actions[2:]}   # no help, source
-    for name in actions.keys() - {"save_path"}:
+    for name in actions.keys() - {"save_path", "images"}:       # --images is another way to give the source
         dataset = [] if name == "dataset" else ["--dataset", "Colored_Digits"]
         evaluations = [flags_for(source, *dataset, *flags) for flags in example_values(actions[name])
                        if dataset or flags or source == str(run)]
@@ -194,7 +194,7 @@ BAD = {
     "three tensors": ([X, Y, Y], "found a list of 3"),
     "flat images": ([X.flatten(1), Y], "torch.float32 (4, 192)"),
     "bytes": ([X.byte(), Y], "torch.uint8"),
-    "soft labels": ([X, X[:, 0, 0]], "labels (M,) of an integer type"),
+    "soft labels": ([X, X[:, 0, 0]], "distributions (M, classes) whose rows sum to 1"),
     "fewer labels": ([X, Y[:3]], "torch.int64 (3,)"),
     "no image": ([X[:0], Y[:0]], "(0, 3, 8, 8)"),
     "not finite": ([X / 0, Y], "infinite values or NaN"),
@@ -203,7 +203,7 @@ BAD = {
     "negative labels": ([X, Y - 1], "found -1 to 2"),
     "other classes": ({"data": [[X, Y]], "class_names": ["cat", "dog"]}, "classes cat, dog"),
     "another scale": ({"data": [[X, Y]], "mean": [0.5], "std": [0.5]}, "each of 3 channels"),
-    "an object": (torch.nn.Linear(1, 1), "tensors, lists and dicts"),
+    "an object": (torch.nn.Linear(1, 1), "tensors, numbers, lists and dicts"),
 }
 
 
@@ -221,10 +221,10 @@ def test_a_file_that_is_no_set_of_the_data_is_refused_with_a_message(tmp_path, c
         ([], "a .pt file is needed"),
         (["nowhere"], "nowhere does not exist"),
         (["RUN/synthetic.pt"], "--dataset is needed"),
-        (["RUN/log.txt", *ON_DIGITS], "not a complete .pt file"),
+        (["RUN/log.txt", *ON_DIGITS], "cannot be read as a .pt file"),
         (["/"], "holds no flags.json"),
         (["RUN", "--experiment", "2"], "holds 2 synthetic set(s)"),
-        (["RUN", "--data", "real", "--experiment", "0"], "--experiment chooses"),
+        (["RUN", "--data", "real", "--experiment", "0"], "--experiment is about a synthetic set"),
         (["RUN", "--model", "Nothing"], "unknown network"),
         (["RUN", "--model", "ConvNetD4"], "needs images of at least 16"),
         (["RUN", "--im_size", "16"], "expected images (3, 16, 16)"),

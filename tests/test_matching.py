@@ -41,8 +41,16 @@ def make_problem():
 def loss_and_gradient(method, net, real, syn, targets):
     """Return what the package gives: the losses of classes and the gradient. method: ("DM" or "DC", distance)."""
     kind, name = method
-    loss, distances = {"DM": (embedding_loss, EMBEDDING_DISTANCES), "DC": (gradient_loss, GRADIENT_DISTANCES)}[kind]
-    return loss(net, real, syn, SYN_LABELS, targets, distances[name])
+    if kind == "DM":
+        return embedding_loss(net, real, syn, SYN_LABELS, targets, EMBEDDING_DISTANCES[name])
+    return dc_loss(net, real, syn, SYN_LABELS, targets, GRADIENT_DISTANCES[name])
+
+
+def dc_loss(net, real, syn, syn_labels, targets, *distance):
+    """Return gradient_loss with the images of all classes in one tensor."""
+    rows = [(syn_labels == label).nonzero().flatten() for label in syn_labels.unique()]
+    losses, gradients = gradient_loss(net, real, [syn[of_class] for of_class in rows], targets, *distance)
+    return losses, torch.zeros_like(syn).index_copy_(0, torch.cat(rows), torch.cat(gradients))
 
 
 def plain_targets(align):

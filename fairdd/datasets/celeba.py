@@ -14,7 +14,17 @@ from fairdd.core.errors import UserError
 from fairdd.datasets.base import Dataset
 from fairdd.datasets.files import SUFFIXES, dataset_not_found, download, find_folder, preview
 from fairdd.datasets.image_cache import load_images
-from fairdd.datasets.splits import Attribute, balance_test, choose_attributes, cross, select_images
+from fairdd.datasets.splits import (
+    Attribute,
+    Split,
+    cell_members,
+    cell_names,
+    choose_attributes,
+    choose_tested_cells,
+    cross,
+    draw_equally,
+    select_images,
+)
 
 FOLDERS = ("CelebA", "celeba")
 IMAGES = ("img_align_celeba/img_align_celeba", "img_align_celeba", "Img/img_align_celeba")
@@ -24,6 +34,7 @@ TREE = "img_align_celeba/*.jpg, list_attr_celeba.txt and list_eval_partition.txt
 LINK = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (aligned and cropped images)"
 NORMALIZATION = (0.5063, 0.4258, 0.3832), (0.2676, 0.2453, 0.2410)
 TRAIN, TEST = 0, 2              # in the partition list; 1 is validation, unused
+HELD_OUT = 5                    # one in five, if the partition list has no test images
 
 
 def load_celeba(request) -> Dataset:
@@ -37,7 +48,7 @@ def load_celeba(request) -> Dataset:
     rows = order[loaded.kept]
     target, protected = (cross({name: binary_attribute(table[name].to_numpy()[rows], name, len(names) > 1)
                                 for name in names}) for names in chosen)
-    split = balance_test(target, protected, partition[rows] == TEST, request.data_seed)
+    split = split_images(target, protected, partition[rows] == TEST, request)
     splits = (select_images(loaded.images, index, target, protected, NORMALIZATION)
               for index in (split.train, split.test))
     return Dataset(request.name, *splits, loaded.notes + split.notes)
@@ -93,3 +104,21 @@ def binary_attribute(values: np.ndarray, name: str, is_crossed: bool) -> Attribu
     text = name.replace("_", " ").lower()
     names = ("0", "1") if is_crossed else ("female", "male") if name == "Male" else (f"not {text}", text)
     return Attribute((values == 1).astype(np.int64), names)
+
+
+def split_images(target: Attribute, protected: Attribute, is_test: np.ndarray, request) -> Split:
+    """Draw equally many test images of every tested cell. is_test: (N,) bool, after all training images
+
+    If no image is marked as test, a fifth of the smallest tested cell, and as many of the others, are held out.
+    """
+    is_drawn = not is_test.any()
+    members = cell_members(target, protected, np.arange(len(is_test)) if is_drawn else np.flatnonzero(is_test))
+    available = [len(cell) // HELD_OUT if is_drawn else len(cell) for cell in members]
+    tested, notes = choose_tested_cells(members, available, request.rare_cells,
+                                        cell_names(target, protected, members))
+    per_cell = min(available[k] for k in tested)
+    test = draw_equally([members[k] for k in tested], per_cell, request.data_seed)
+    if not is_drawn:
+        return Split(slice(0, int((~is_test).sum())), test, notes)
+    note = f"the partition lists no test images: {per_cell} images of every tested cell are held out"
+    return Split(np.setdiff1d(np.arange(len(is_test)), test), test, (note, *notes))

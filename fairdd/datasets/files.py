@@ -9,7 +9,7 @@ import numpy as np
 
 from fairdd.core.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 
 
 def find_folder(root: Path, names: Iterable[str], required: Iterable[str] = ()) -> Path | None:

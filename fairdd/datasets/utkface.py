@@ -12,7 +12,15 @@ import numpy as np
 from fairdd.datasets.base import Dataset
 from fairdd.datasets.files import dataset_not_found, list_images, parse_labels
 from fairdd.datasets.image_cache import load_images
-from fairdd.datasets.splits import Attribute, cell_members, choose_attributes, cross, hold_out_test, select_images
+from fairdd.datasets.splits import (
+    Attribute,
+    cell_members,
+    cell_names,
+    choose_attributes,
+    cross,
+    hold_out_test,
+    select_images,
+)
 
 FOLDERS = ("UTKFace", "UTKface", "utkface", "UTKFace/UTKFace")
 LINK = "https://susanqq.github.io/UTKFace/ (aligned and cropped faces)"
@@ -33,7 +41,8 @@ def load_utkface(request) -> Dataset:
     target, protected = (cross({name: Attribute(values[name], NAMES[name]) for name in names}) for names in chosen)
     uses_race = any("race" in names for names in chosen)
     used = np.flatnonzero(race != OTHERS) if uses_race else np.arange(len(race))
-    split = hold_out_test(cell_members(target, protected, used), request.data_seed)
+    members = cell_members(target, protected, used)
+    split = hold_out_test(members, request.data_seed, request.rare_cells, cell_names(target, protected, members))
     splits = (select_images(loaded.images, index, target, protected, NORMALIZATION)
               for index in (split.train, split.test))
     return Dataset(request.name, *splits, notes + loaded.notes + split.notes)

@@ -39,20 +39,22 @@ def gradient_loss(net: nn.Module, real, syn: Sequence[Tensor], targets: Targets,
 
     The loss of a class is the sum over its targets of coefficient * distance(synthetic gradient, target).
     real: (B, C, H, W), the images of targets, or an object that returns them by index; syn: (ipc, C, H, W) of each of K
-    classes, all of which have targets. Returns (losses (K,), list of K gradients (ipc, C, H, W)).
+    classes. Returns (losses (K,), list of K gradients (ipc, C, H, W)); both are 0 for a class without targets.
     """
 
-    def loss_and_gradient(item) -> tuple[Tensor, Tensor]:
+    def loss_and_gradient(item) -> tuple[int, Tensor, Tensor]:
         label, coefficients, real_gradients = item
         images = syn[label].detach().requires_grad_()
         syn_gradient = class_gradient(net, images, label, create_graph=True)
         distances = [distance(syn_gradient, real_gradient) for real_gradient in real_gradients]
         loss = sum(c * d for c, d in zip(coefficients, distances, strict=True))
-        return loss.detach(), *torch.autograd.grad(loss, images)
+        return label, loss.detach(), *torch.autograd.grad(loss, images)
 
+    losses, gradients = syn[0].new_zeros(len(syn)), [torch.zeros_like(images) for images in syn]
     items = target_gradients(net, real, targets)        # class by class, so that few gradients are held at a time
-    losses, gradients = zip(*ordered_map(loss_and_gradient, items, syn[0].device), strict=True)
-    return torch.stack(losses), list(gradients)
+    for label, loss, gradient in ordered_map(loss_and_gradient, items, syn[0].device):
+        losses[label], gradients[label] = loss, gradient
+    return losses, gradients
 
 
 def target_gradients(net: nn.Module, real, targets: Targets) -> Iterator[tuple[int, list[float], list]]:

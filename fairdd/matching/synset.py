@@ -72,7 +72,11 @@ class SynSet:
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """Images to train on. images: (N, C, H, W) normalized float32; labels: (N,) int64, on the CPU."""
+    """Images to train on.
+
+    images: (N, C, H, W) normalized float32; labels: (N,) int64, or soft labels (N, classes) float32, which
+    F.cross_entropy takes as well; on the CPU.
+    """
 
     images: Tensor
     labels: Tensor

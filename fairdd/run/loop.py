@@ -8,13 +8,14 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 from tqdm import tqdm
 
 from fairdd.core.errors import Interrupted, UserError, catch_termination
 from fairdd.core.parallel import set_precision
-from fairdd.datasets import Dataset, get_dataset
+from fairdd.datasets import Dataset, DatasetRequest, get_dataset
 from fairdd.evaluation.metrics import summarize
 from fairdd.evaluation.training import train_and_test
 from fairdd.flags import Flags
@@ -23,7 +24,7 @@ from fairdd.method import Method
 from fairdd.run import preflight
 from fairdd.run.context import Context, evaluation_config
 from fairdd.run.folder import PROJECTION, RunFolder, open_run, picture_name
-from fairdd.run.formatting import format_flags, format_metric, format_metrics, run_name
+from fairdd.run.formatting import format_coverage, format_flags, format_metric, format_metrics, run_name
 from fairdd.run.results import project_images, run_results, to_saved_format
 from fairdd.run.tensorboard import add_metrics, open_writer
 
@@ -110,7 +111,7 @@ def save_checkpoint(context: Context) -> None:
 def evaluate_and_save(context: Context, syn: SynSet, experiment: int, iteration: int) -> None:
     """Test networks trained on the current set, then save exactly this set, its picture and its metrics."""
     run_evaluation(context, syn.as_dataset(), experiment, iteration)
-    context.run.save_synthetic(to_saved_format(context, syn))
+    context.run.save_synthetic(to_saved_format(context, syn, iteration))
     context.writer.add_image("synthetic", save_picture(context, syn, experiment, iteration), iteration)
 
 
@@ -127,7 +128,8 @@ def run_evaluation(context: Context, data, experiment: int, iteration: int) -> N
         metrics = evaluate_model(context, data, *eval_key)
         context.run.add_evaluation(eval_key, metrics)
         summary = summarize(metrics)
-        context.run.log(f"iteration {iteration} | {model} x {len(metrics)} | {format_metrics(summary)}")
+        context.run.log(f"iteration {iteration} | {model} x {len(metrics)} | {format_metrics(summary)}"
+                        f"{format_coverage(summary['table'])}")
         add_metrics(context.writer, model, iteration, metrics)
         if per_attribute := [f"{name} {format_metric(summary[name])}" for name in summary if "[" in name]:
             context.run.log(f"each attribute alone | {' | '.join(per_attribute)}")
@@ -164,11 +166,9 @@ def prepare(run: RunFolder, args: Flags, method: Method, make_network: Callable,
 
 def load_data(args: Flags) -> Dataset:
     """Return the data set that the flags ask for."""
-    return get_dataset(
-        args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,
-        target_attr=args.target_attr, protected_attr=args.protected_attr, labels=args.labels,
-        skip_bad_images=args.skip_bad_images,
-    )
+    options = {field.name: getattr(args, field.name) for field in fields(DatasetRequest) if hasattr(args, field.name)}
+    unknown = () if args.unknown is None else tuple(args.unknown.split(","))
+    return get_dataset(args.dataset, **options | {"unknown": unknown})
 
 
 def check_loss(loss: float, iteration: int) -> None:
