@@ -84,6 +84,7 @@ def name_unfinished(args: Flags, saved: SavedSets, sets: Mapping[int, object]) -
 def evaluate(args: Flags, data: Dataset, sets: Mapping[int, object], make_network: Callable) -> None:
     """Test networks trained on each of sets (number -> images), save and print their metrics."""
     with open_run(args) as run, catch_termination():
+        run.check_data(data)
         notes = [f"networks trained on {args.trained_on}", *data.notes, format_cell_range("test", data.test)]
         run.log("\n".join(notes))
         if run.results is None:

@@ -37,6 +37,12 @@ def test_a_skew_of_zero_means_that_no_image_has_its_own_color():
     assert get_dataset("Colored_Digits", skew=0.0).digest() != get_dataset("Colored_Digits").digest()
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=rf"looked for {tmp_path}/data/bffhq"):
+        get_dataset("BFFHQ", "~/data")
+
+
 def grouped(count=6, **changes):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, 3, 4, 4), generator=generator, dtype=torch.uint8)

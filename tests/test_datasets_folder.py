@@ -264,4 +264,4 @@ def test_a_run_writes_its_drawn_split_and_refuses_another(own, capsys):
         with pytest.raises(SystemExit) as stop:
             main_DM.main(flags + changed)
         assert stop.value.code == 2
-        assert ("data_path" if changed else "split.csv") in capsys.readouterr().err
+        assert ("data_path" if changed else "training images") in capsys.readouterr().err

@@ -191,6 +191,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_evaluated(tm
     assert synthetic(tmp_path)["data"][0][0].isfinite().all() and not (tmp_path / "results.json").exists()
 
 
+def test_pixels_that_are_not_finite_after_the_last_iteration_are_refused(tmp_path, capsys):
+    message = refused(capsys, "DM", tmp_path, "--lr_img", "3e38", "--Iteration", "1", "--FairDD")
+    assert "largest pixel is " in message and "at iteration 1" in message and not (tmp_path / "results.json").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -11,6 +11,7 @@ from test_flags import example_values
 
 import main_DM
 from fairdd import evaluate
+from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
 from fairdd.flags import RUNTIME_FLAGS
 from fairdd.report.__main__ import main as report
@@ -106,6 +107,9 @@ def test_real_images_without_a_run_have_a_folder_of_their_own():
 def test_a_tilde_after_an_equals_sign_is_the_home_folder(run, monkeypatch):
     monkeypatch.setenv("HOME", "/home/user")
     assert flags_for(run, "--out=~/out").save_path == "/home/user/out"
+    for flags in (["~/set.pt"], ["--images=~/set.pt", "--labels_pt", "labels.pt"]):
+        with pytest.raises(UserError, match=r"/home/user/set\.pt does not exist"):
+            flags_for(*flags, "--dataset", "CelebA")
 
 
 def test_all_real_images_teach_more_than_a_few(tmp_path):

@@ -19,7 +19,7 @@ PUBLISHED = [
 NEW = [
     "align", "seed", "data_seed", "device", "eval_every", "target_attr", "protected_attr", "skew", "im_size",
     "skip_bad_images", "save_every", "restart", "precision", "group_balance", "factor", "labels", "tensorboard",
-    "quiet",
+    "quiet", "rare_cells", "path_column", "unknown", "split_by", "follow_links",
 ]
 DERIVED = ["eval_overrides", "non_default", "entry"]
 METHODS = {main_DM: [main_DM.METHOD], main_DC: [main_DC.DC, main_DC.DSA]}

@@ -1,20 +1,26 @@
 """Interruptions lose nothing and change nothing: SIGKILL at any moment, a signal, a full disk, a damaged checkpoint."""
 
+import itertools
+import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
 import socket
 import sys
 import time
+from dataclasses import replace
+from unittest import mock
 
 import pytest
 import sklearn.datasets  # noqa: F401  a run imports these late: imported here, a forked one has them at once
 import torch
 import torch._dynamo
 import torchvision.utils  # noqa: F401
+from PIL import Image
 
 import main_DC
 import main_DM
@@ -184,6 +190,71 @@ def kill_after_two_checkpoints(method, folder):
     wait_for(process, *(folder / name for name in checkpoint.NAMES))
     process.kill()
     process.join(TIME_LIMIT)
+
+
+CHANGES = {     # of the files, what the message names
+    "an image is replaced": (lambda root: save_picture(root / "30_0_0_1.jpg", 9), "training images|test images"),
+    "an image is added": (lambda root: save_picture(root / "30_0_0_9.jpg", 9), "training images, training labels"),
+    "a label is corrected": (lambda root: (root / "30_0_0_1.jpg").rename(root / "60_0_0_1.jpg"), "labels"),
+    "a group is corrected": (lambda root: (root / "30_0_0_1.jpg").rename(root / "30_0_2_1.jpg"), "groups"),
+    "an image is removed": (lambda root: (root / "30_0_0_1.jpg").unlink(), "images"),
+}
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """A small UTKFace: its folder and a function that runs DM on it in this process, up to an interruption if given."""
+    for age, race, number in itertools.product((10, 30, 60), range(4), range(4)):
+        save_picture(tmp_path / "UTKFace" / f"{age}_0_{race}_{number}.jpg", age + 10 * race + number)
+
+    def run(interrupt_at=None):
+        def update(context, syn, *key):
+            if key[-1] == interrupt_at:
+                raise Interrupted(15)
+            return main_DM.update(context, syn, *key)
+
+        with mock.patch.object(main_DM, "METHOD", replace(main_DM.METHOD, update=update)):
+            main_DM.main([*SMALL, "--dataset", "UTKface", "--data_path", str(tmp_path), "--num_exp", "1",
+                          "--save_path", str(tmp_path / "run")])
+
+    return tmp_path / "UTKFace", run
+
+
+def save_picture(path, level):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (level, 0, 255 - level)).save(path)
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_is_not_continued_with_other_data(faces, capsys, change, is_finished):
+    folder, run = faces
+    if is_finished:
+        run()
+    else:
+        with pytest.raises(SystemExit):
+            run(interrupt_at=2)
+    before = {path: path.read_bytes() for path in (folder.parent / "run").iterdir() if path.name != ".owner"}
+    CHANGES[change][0](folder)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run()
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and re.search(f"these have changed: .*({CHANGES[change][1]})", message)
+    assert "--restart" in message and before == {path: path.read_bytes() for path in before}
+
+
+def test_a_run_is_continued_with_the_same_data_wherever_they_are(faces, capsys):
+    folder, run = faces
+    with pytest.raises(SystemExit):
+        run(interrupt_at=2)
+    for path in folder.iterdir():
+        os.utime(path)                  # read again, not from the cache
+    run()
+    run()
+    assert "resuming at iteration 2" in capsys.readouterr().out
+    digest = json.loads((folder.parent / "run" / "dataset.json").read_text())["digest"]
+    assert {"train images", "train labels", "train groups", "test images", "class names"} <= digest.keys()
 
 
 def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path):

@@ -1,5 +1,7 @@
 """Evaluation: the published training schedule, fresh networks by key, one prediction for each test image."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -140,9 +142,11 @@ def test_evaluation_leaves_the_global_generator_alone(strategy):
 
 
 def test_every_test_image_gets_the_prediction_of_the_network_in_evaluation_mode():
-    data = brightness_data(50)
-    net = nn.Sequential(nn.BatchNorm2d(3), *linear_net())
+    torch.manual_seed(0)
+    data, net = brightness_data(50), nn.Sequential(nn.BatchNorm2d(3), *linear_net())
+    images = data.batch(torch.arange(50))
     with torch.no_grad():
-        net(data.batch(torch.arange(30)) + 1)               # running statistics that differ from a batch's
-        expected = net.eval()(data.batch(torch.arange(50))).argmax(1)
-    assert torch.equal(predict(net.train(), data), expected)
+        net(10 * torch.rand_like(images))               # running statistics that are not those of the test images
+        in_training = copy.deepcopy(net)(images).argmax(1)
+        expected = net.eval()(images).argmax(1)
+    assert torch.equal(predict(net.train(), data), expected) and not torch.equal(in_training, expected)

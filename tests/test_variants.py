@@ -67,12 +67,12 @@ def test_an_interrupted_run_with_variants_resumes_to_the_same_bytes(tmp_path, mo
 
 @pytest.mark.parametrize("method", ENTRIES)
 def test_factor_one_changes_nothing_and_two_stores_four_images_in_one(tmp_path, method):
-    plain, one, two = (run(method, tmp_path / str(factor), *["--factor", str(factor)] * (factor > 0))
+    plain, single, grid = (run(method, tmp_path / str(factor), *["--factor", str(factor)] * (factor > 0))
                        for factor in (0, 1, 2))
-    assert torch.equal(plain["data"][0][0], one["data"][0][0]) and plain["factor"] == 1 and two["factor"] == 2
-    images, labels = two["data"][0]
+    assert torch.equal(plain["data"][0][0], single["data"][0][0]) and plain["factor"] == 1 and grid["factor"] == 2
+    images, labels = grid["data"][0]
     assert images.shape == (20, 3, 8, 8) and labels.tolist() == sorted(2 * list(range(10)))
-    assert expand_grid(images, two["factor"]).shape == (80, 3, 8, 8)
+    assert expand_grid(images, grid["factor"]).shape == (80, 3, 8, 8)
 
 
 def test_iteration_zero_with_a_factor_stores_small_training_images_of_the_right_class(tmp_path):

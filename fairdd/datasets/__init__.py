@@ -65,7 +65,7 @@ def get_dataset(name: str, data_path: str | Path = "data", **options) -> Dataset
     """Load a data set by name; options are the fields of DatasetRequest. Raises UserError."""
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
-    request = DatasetRequest(name, Path(data_path), **options)
+    request = DatasetRequest(name, Path(data_path).expanduser(), **options)
     check_request(request)
     return DATASETS[name].load(request)
 

@@ -51,7 +51,7 @@ class RunGroup:
 
     @property
     def network_levels(self) -> list[str]:
-        """Return the index levels that number the networks of a synthetic set; all seeds of an evaluation share it."""
+        """Return the index levels that number the networks of one synthetic set; seeds of an evaluation share a set."""
         return ["seed", "network"] if self.runs[0].is_evaluation else ["network"]
 
     def table(self, model: str) -> np.ndarray:

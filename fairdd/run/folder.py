@@ -27,7 +27,7 @@ from fairdd.core.errors import UserError
 from fairdd.datasets.base import Dataset, denormalize
 from fairdd.flags import RUNTIME_FLAGS, Flags
 from fairdd.run import checkpoint
-from fairdd.run.legacy import upgrade_flags
+from fairdd.run.legacy import existing_file, upgrade_flags
 
 FLAGS, RESULTS, SYNTHETIC, TIME, LOG = "flags.json", "results.json", "synthetic.pt", "time.json", "log.txt"
 DATASET, PROJECTION, EVENTS, SPLIT = "dataset.json", "projection.json", "tensorboard", "split.csv"
@@ -83,7 +83,7 @@ class RunFolder:
     """The folder of one run, open for writing.
 
     results: of a finished run, else None; state: the checkpoint of an unfinished one, else None; network_metrics: eval
-    key (experiment, iteration, model, network) -> metrics of a tested network.
+    key (experiment, iteration, model, network) -> metrics of a tested network; digest: of the data, after check_data.
     """
 
     def __init__(self, folder: Path, args: Flags):
@@ -157,6 +157,16 @@ class RunFolder:
         """Write a JSON file. NaN, which JSON lacks, becomes null."""
         self._write(name, (json.dumps(to_jsonable(content), indent=1) + "\n").encode())
 
+    def check_data(self, data: Dataset) -> None:
+        """Raise UserError if the run began with other data."""
+        self.digest, path = data.digest(), existing_file(self.folder, DATASET)
+        earlier = read_json(path).get("digest", self.digest) if path.exists() else self.digest
+        changed = [name.replace("train ", "training ") for name in self.digest | earlier
+                   if self.digest.get(name) != earlier.get(name)]
+        if changed:
+            raise UserError(f"{self.folder}: since this run began, these have changed: {', '.join(changed)}; restore "
+                            "the data, use another --save_path, or --restart to move that run aside")
+
     def begin(self, args: Flags, data: Dataset) -> None:
         """Record the flags, versions, data summary and drawn split. From now on the folder holds this run."""
         record = {"flags": args.as_dict(), "versions": versions(args.device)}
@@ -166,19 +176,11 @@ class RunFolder:
         if not (self.folder / FLAGS).exists():
             self.write_json(FLAGS, record)
         self._append(PROCESSES, {"started": time.strftime("%Y-%m-%d %H:%M:%S"), **record["versions"]})
-        self.write_json(DATASET, data.summary())
+        self.write_json(DATASET, data.summary() | {"digest": self.digest})
         if data.split:
-            self._save_split(data.split)
-
-    def _save_split(self, split: Sequence[tuple[str, str]]) -> None:
-        """Write (path, "train" or "test") of every image. Raises UserError if this run began with another split."""
-        lines = StringIO()
-        csv.writer(lines, lineterminator="\n").writerows([("path", "part"), *split])
-        path, content = self.folder / SPLIT, lines.getvalue().encode()
-        if path.exists() and path.read_bytes() != content:
-            raise UserError(f"{path} differs from the current split: the images or their labels have changed since "
-                            "this run began; --restart starts anew")
-        self._write(SPLIT, content)
+            lines = StringIO()
+            csv.writer(lines, lineterminator="\n").writerows([("path", "part"), *data.split])
+            self._write(SPLIT, lines.getvalue().encode())
 
     def add_network(self, key: tuple, metrics: dict) -> None:
         """Record the metrics of one network. key: (experiment, iteration, model, network)"""
