@@ -32,7 +32,7 @@ SAMPLED_BYTES = 64          # of each image, to find files that may be copies
 
 def split_in_name(name: str) -> str | None:
     """Return the split that a file or folder name contains as a word, if it is a single one."""
-    splits = {SPLITS[word] for word in re.findall("[a-z]+", name.lower()) if word in SPLITS}
+    splits = {SPLITS[code] for code in re.findall("[a-z]+", name.lower()) if code in SPLITS}
     return splits.pop() if len(splits) == 1 else None
 
 
