@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 import pandas as pd
 
+from fairdd.evaluation.metrics import covered_cells
 from fairdd.report.comparison import COVERAGE, MIN_SETS, RESAMPLES, Comparison, RunGroup, paired_differences
 from fairdd.run.formatting import MAIN_METRICS, format_metric
 
@@ -38,15 +38,14 @@ def metrics_table(comparisons: Iterable[Comparison]) -> pd.DataFrame:
 def model_table(comparison: Comparison, group: RunGroup, model: str) -> pd.DataFrame:
     """Return the rows of metrics_table for a group of runs and a model."""
     networks, baseline = group.networks[model], comparison.baseline(group)
-    values, cells = networks.drop(columns="table"), group.table(model)
+    values, (covered, cells) = networks.drop(columns="table"), covered_cells(group.table(model))
     table = pd.DataFrame({"mean": values.mean(skipna=False), "std": values.std(skipna=False)})
     if baseline is not None and model in baseline.models:
         table = table.join(paired_differences(group, baseline, model))
     sets = networks.index.droplevel(group.network_levels).nunique()
     folders = " ".join(str(run.folder) for run in group.runs)
     constants = {"comparison": comparison.title, "run": group.name, "tested_with": model, "networks": len(networks),
-                 "sets": sets, "cells_covered": np.count_nonzero(~np.isnan(cells)), "cells": cells.size,
-                 "folders": folders}
+                 "sets": sets, "cells_covered": covered, "cells": cells, "folders": folders}
     return table.rename_axis("metric").reset_index().assign(**constants).reindex(columns=COLUMNS)
 
 
