@@ -46,11 +46,12 @@ def match(context, syn, net, *key):
     draws = draw(args.dsa_strategy, context.real.num_classes, torch_generator(*key, "augment"))
     real = context.real_batch(draws, *key)
     targets = ALIGNMENTS[args.align](real.labels, real.groups)
-    syn_images = augment(syn.expanded(), draws, syn.labels)
+    syn_images = [augment(syn.of_class(label), draws, syn.labels[syn.labels == label])
+                  for label in range(context.real.num_classes)]
     distance = context.method.distances[args.dis_metric]
     with frozen_batchnorm(net, real):
-        losses, gradient = gradient_loss(net, real, syn_images, syn.labels, targets, distance)
-    syn.step(syn_images, gradient)
+        losses, gradients = gradient_loss(net, real, syn_images, targets, distance)
+    syn.step(syn_images, gradients)
     return losses.sum()
 
 
@@ -96,9 +97,14 @@ DSA = replace(
 )
 
 
+def parse(argv=None):
+    """Return the method and the flags of a command line."""
+    return parse_flags([DC, DSA], network_factory, ["S", "SS", *EVAL_POOLS], argv)
+
+
 @report_user_errors
 def main(argv=None):
-    method, args = parse_flags([DC, DSA], network_factory, ["S", "SS", *EVAL_POOLS], argv)
+    method, args = parse(argv)
     distill(args, method, get_network, get_eval_pool(args.eval_mode, args.model))
 
 

@@ -36,11 +36,11 @@ def update(context, syn, *key):
 
 
 def warm_up(context, syn, *key):
-    """Return a new network, trained for --warmup_epochs on the synthetic set (COBRA; 0 in DM and FairDD)."""
+    """Return a new network, trained for --warmup_epochs on the augmented synthetic set (COBRA; 0 in DM and FairDD)."""
     args = context.args
     net = context.init_network(args.model, *key)
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_net)
-    config = TrainConfig(args.warmup_epochs, args.lr_net, args.batch_train)
+    config = TrainConfig(args.warmup_epochs, args.lr_net, args.batch_train, args.dsa_strategy)
     train_epochs(net, syn.as_dataset(), config, optimizer, torch_generator(*key, "warm-up"))
     return net
 
@@ -66,9 +66,14 @@ METHOD = Method(
 )
 
 
+def parse(argv=None):
+    """Return the method and the flags of a command line."""
+    return parse_flags([METHOD], network_factory, ["S", "SS", *EVAL_POOLS], argv)
+
+
 @report_user_errors
 def main(argv=None):
-    method, args = parse_flags([METHOD], network_factory, ["S", "SS", *EVAL_POOLS], argv)
+    method, args = parse(argv)
     distill(args, method, get_network, get_eval_pool(args.eval_mode, args.model))
 
 

@@ -25,9 +25,8 @@ from fairdd.core.errors import UserError, report_user_errors
 from fairdd.flags import Parser, int_at_least
 from fairdd.matching.synset import LabeledImages
 from fairdd.run.checkpoint import write_flushed
+from fairdd.run.synset_files import EXPORT_INFO, EXPORT_LABELS
 from fairdd.run.synset_io import SavedSets, read_saved_sets, run_flags
-
-LABELS, INFO = "labels.csv", "info.json"
 
 
 @report_user_errors
@@ -36,22 +35,24 @@ def main(argv: list[str] | None = None) -> None:
     saved, out = read_saved_sets(args.run), Path(args.out)
     [syn] = saved.choose(args.experiment).values()
     info = {"mean": saved.mean, "std": saved.std, "class_names": saved.class_names}
-    check_complete(saved, syn, info)
-    info |= {"source": args.run, "experiment": args.experiment}
-    info |= {"flags": run_flags(args.run)} if Path(args.run).is_dir() else {}
+    check_complete(saved, syn, info, args.format)
+    flags = run_flags(args.run)
+    info |= {"source": args.run, "experiment": args.experiment} | ({"flags": flags} if flags else {})
     try:
         prepare_output(out, args.format, args.overwrite, saved.path)
         FORMATS[args.format](out, syn.images, syn.labels, info)
     except OSError as error:
         raise UserError(f"{error.filename or out} cannot be written: {error.strerror}") from None
-    print(f"set {args.experiment} of {len(saved.sets)}: wrote {len(syn.labels)} images to {out}")
+    progress = saved.progress(args.experiment)
+    print(f"set {args.experiment} of {len(saved.sets)}: wrote {len(syn.labels)} images to {out}"
+          + f" ({progress})" * bool(progress))
 
 
 def make_parser() -> Parser:
     parser = Parser(prog="python -m fairdd.export", description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("run", metavar="RUN", help="folder of a run, or its synthetic.pt")
+    add("run", metavar="RUN", help="folder of a run or an export, or its file")
     add("out", metavar="OUT", help="folder (--format folder) or file to write")
     add("--format", choices=list(FORMATS), required=True, help="see above")
     add("--experiment", type=int_at_least(0), default=0, metavar="K", help="which synthetic set; default: %(default)s")
@@ -59,12 +60,14 @@ def make_parser() -> Parser:
     return parser
 
 
-def check_complete(saved: SavedSets, syn: LabeledImages, info: dict) -> None:
-    """Raise UserError if the source lacks what an export has to state, or images of a class."""
+def check_complete(saved: SavedSets, syn: LabeledImages, info: dict, form: str) -> None:
+    """Raise UserError if the source lacks what an export has to state, or has labels that the format cannot hold."""
     missing_keys = [name for name, value in info.items() if value is None]
     if missing_keys:
         raise UserError(f"{saved.path} does not state its {', '.join(missing_keys)}; export the folder of a run")
-    if set(syn.labels.tolist()) != set(range(len(saved.class_names))):
+    if syn.labels.ndim == 2 and form == "folder":
+        raise UserError(f"{saved.path} holds distributions over classes, which folders cannot; use --format npz or pt")
+    if syn.labels.ndim == 1 and set(syn.labels.tolist()) != set(range(len(saved.class_names))):
         raise UserError(f"{saved.path}: expected images of each of its {len(saved.class_names)} classes")
 
 
@@ -83,7 +86,7 @@ def prepare_output(out: Path, form: str, overwrite: bool, source: Path) -> None:
 
 def remove_export(out: Path) -> None:
     """Remove the images that an earlier export listed. Raises UserError, before removing any, if there are others."""
-    with open(out / LABELS, newline="") if (out / LABELS).exists() else open(os.devnull) as file:
+    with open(path if (path := out / EXPORT_LABELS).exists() else os.devnull, newline="") as file:
         exported = {out / row["path"] for row in csv.DictReader(file) if row.get("path")}
     present = set(out.glob("*/*"))
     if present - exported:
@@ -102,14 +105,14 @@ def write_folder(out: Path, images: Tensor, labels: Tensor, info: dict) -> None:
     rows = [(f"{folders[label]}/{index:05d}.png", label, names[label]) for index, label in enumerate(labels.tolist())]
     for folder in folders:
         (out / folder).mkdir(parents=True, exist_ok=True)
-    with open(out / LABELS, "w", newline="") as file:      # first, so that an incomplete export can be replaced
+    with open(out / EXPORT_LABELS, "w", newline="") as file:      # first, so that an incomplete export can be replaced
         csv.writer(file).writerows([("path", "label", "class"), *rows])
     mean, std = (torch.tensor(info[name]).view(-1, 1, 1) for name in ("mean", "std"))
     pixels = images * std + mean
     clamped = pixels.clamp(0, 1)
     for (path, *_), image in zip(rows, (255 * clamped).round().byte(), strict=True):
         Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(out / path)
-    write_file(out / INFO, (json.dumps(info, indent=1) + "\n").encode())
+    write_file(out / EXPORT_INFO, (json.dumps(info, indent=1) + "\n").encode())
     print(f"{(pixels != clamped).double().mean():.1%} of the values were beyond black or white and were clamped")
 
 

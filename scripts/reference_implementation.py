@@ -95,7 +95,10 @@ def reference_dm_step(problem: Problem, align: str) -> list[Tensor]:
 
 def dm_step(problem: Problem, align: str) -> list[Tensor]:
     """Return the DM loss and its pixel gradient, as main_DM.py computes them."""
-    return matching_step(problem, align, problem.net.requires_grad_(False), embedding_loss)
+    syn = augment(problem.syn.images, problem.draws, problem.syn_labels)
+    targets, net = ALIGNMENTS[align](problem.labels, problem.groups), problem.net.requires_grad_(False)
+    losses, gradient = embedding_loss(net, AugmentedReal(problem), syn, problem.syn_labels, targets)
+    return [losses.sum(), *torch.autograd.grad(syn, problem.syn.images, gradient)]
 
 
 def reference_dc_step(problem: Problem, align: str) -> list[Tensor]:
@@ -119,15 +122,10 @@ def reference_dc_step(problem: Problem, align: str) -> list[Tensor]:
 
 def dc_step(problem: Problem, align: str) -> list[Tensor]:
     """Return loss and pixel gradient of a DC outer loop, as main_DC.py computes them."""
-    return matching_step(problem, align, problem.net.requires_grad_(True), gradient_loss)
-
-
-def matching_step(problem: Problem, align: str, net: nn.Module, matching_loss) -> list[Tensor]:
-    """Return the total of a loss of the package and its pixel gradient."""
-    syn = augment(problem.syn.images, problem.draws, problem.syn_labels)
-    targets = ALIGNMENTS[align](problem.labels, problem.groups)
-    losses, gradient = matching_loss(net, AugmentedReal(problem), syn, problem.syn_labels, targets)
-    return [losses.sum(), *torch.autograd.grad(syn, problem.syn.images, gradient)]
+    syn = [problem.augmented(label)[1] for label in range(problem.num_classes)]
+    targets, net = ALIGNMENTS[align](problem.labels, problem.groups), problem.net.requires_grad_(True)
+    losses, gradients = gradient_loss(net, AugmentedReal(problem), syn, targets)
+    return [losses.sum(), *torch.autograd.grad(syn, problem.syn.images, gradients)]
 
 
 def reference_epoch(problem: Problem, net: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[float, int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -95,6 +96,21 @@ def test_official_batches_are_preferred_to_image_files(root, tmp_path, monkeypat
     monkeypatch.setattr(official, "meta", official.meta | {"md5": sums["batches.meta"]})
     data = get_dataset("CIFAR10_S", tmp_path)
     assert (len(data.train), len(data.test)) == (100, 20) and data.notes == ()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "CIFAR-10", "cifar10_png", ""])
+def test_image_files_are_found_in_folders_of_any_usual_name(root, tmp_path, name):
+    shutil.copytree(root / "CIFAR10", tmp_path / "data" / name)
+    assert get_dataset("CIFAR10_S", tmp_path / "data").digest() == get_dataset("CIFAR10_S", root).digest()
+
+
+def test_an_incomplete_folder_is_not_downloaded(root, tmp_path, monkeypatch):
+    def not_called(root, download):
+        raise AssertionError("a download is tried")
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", not_called)
+    shutil.copytree(root / "CIFAR10" / "train", tmp_path / "cifar10" / "train")
+    with pytest.raises(UserError, match=r"not found \(the classes are airplane.*looked for .*cifar10"):
+        get_dataset("CIFAR10_S", tmp_path)
 
 
 def test_batches_with_a_wrong_checksum_are_refused(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
@@ -95,13 +96,30 @@ def test_the_fashion_foreground_is_the_color_scaled_by_the_pixel():
     assert (np.abs(SHADED_FOREGROUND - np.floor(exact + 1e-9)) == 0).all()
 
 
+def test_training_and_test_digits_are_on_different_writers_forms():
+    digits = load_digits()
+    runs = [k for k in range(1797) if digits.target[k : k + 10].tolist() == list(range(10))]
+    forms = runs[:1]                    # a form begins with 0 to 9 up to three times, then has about 100 other digits
+    for start in runs:
+        forms += [start] if start - forms[-1] > 100 else []
+    assert forms == [0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667]
+    data = get_dataset("Colored_Digits")
+    border = len(data.train)
+    assert border in forms and len(data.test) == 10 * (1797 - border)
+    small = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
+    strokes = torch.nn.functional.interpolate(small, (16, 16), mode="bilinear").squeeze(1) * 255 >= 127.5
+    train, test = (split.images.amax(1) > 0 for split in (data.train, data.test))
+    assert test[::10].equal(strokes[border:]) and data.test.labels[::10].tolist() == digits.target[border:].tolist()
+    assert sorted(train.flatten(1).tolist()) == sorted(strokes[:border].flatten(1).tolist())
+
+
 def test_every_test_digit_appears_once_in_every_color():
     data = get_dataset("Colored_Digits")
-    assert (len(data.train), len(data.test)) == (1200, 5970)
+    assert (len(data.train), len(data.test)) == (1287, 5100)
     assert data.train.images.shape[1:] == (3, 16, 16)
     assert data.train.counts().min() >= 1
     assert (data.test.counts() == data.test.counts()[0]).all()
-    shapes = data.test.images.amax(1).view(597, 10, -1)                 # (digit, color, pixel)
+    shapes = data.test.images.amax(1).view(510, 10, -1)                 # (digit, color, pixel)
     assert (shapes > 0).eq(shapes[:, :1] > 0).all()
     visible = data.test.images.flatten(2).amax(2)
     assert visible.equal(torch.from_numpy(PALETTE)[data.test.groups].byte())
@@ -119,7 +137,7 @@ def test_the_seed_decides_the_colors_and_global_generators_are_unchanged():
 
 def test_resizing_comes_after_coloring():
     small, large = (get_dataset("Colored_Digits", im_size=size).train for size in (None, 32))
-    assert large.images.shape == (1200, 3, 32, 32) and large.images.dtype == torch.uint8
+    assert large.images.shape == (1287, 3, 32, 32) and large.images.dtype == torch.uint8
     assert large.labels.equal(small.labels) and large.groups.equal(small.groups)
     assert (large.images.float().mean((0, 2, 3)) - small.images.float().mean((0, 2, 3))).abs().max() < 2
 

@@ -8,17 +8,17 @@ from test_report import network, refused, write_evaluation, write_run
 from fairdd.report.load_runs import read_run
 
 
-def set_given(folder, *names):
-    """Record in a run's flags.json that only these flags were given by the user."""
+def set_non_default(folder, *names):
+    """Record in a run's flags.json that only these flags differ from their defaults."""
     content = json.loads((folder / "flags.json").read_text())
-    (folder / "flags.json").write_text(json.dumps(content | {"given": list(names)}))
+    (folder / "flags.json").write_text(json.dumps(content | {"non_default": list(names)}))
 
 
-def test_the_command_of_a_run_has_the_flags_that_were_given_and_change_results(tmp_path):
+def test_the_command_of_a_run_has_the_non_default_flags_that_change_results(tmp_path):
     folder = write_run(tmp_path / "run", [1], entry="main_X.py", method="X", lr_img=0.5, group_balance=True, ipc=10,
                        skip_bad_images=False, labels=None, device="cpu", save_path="results/x", data_path="/my data",
                        factor=2, save_every=3, tensorboard=True, restart=True)
-    set_given(folder, "dataset", "lr_img", "group_balance", "skip_bad_images", "labels", "device", "save_path",
+    set_non_default(folder, "dataset", "lr_img", "group_balance", "skip_bad_images", "labels", "device", "save_path",
               "save_every", "tensorboard", "restart")
     assert read_run(folder).command() == ("python main_X.py --method X --dataset Toy --ipc 10 --seed 0 --lr_img 0.5 "
                                           "--group_balance --data_path '/my data'")
@@ -27,7 +27,7 @@ def test_the_command_of_a_run_has_the_flags_that_were_given_and_change_results(t
 def test_the_command_of_an_evaluation_names_its_source_and_no_recorded_field(tmp_path):
     folder = write_evaluation(tmp_path / "run", [1], trained_on="DM", images="digest", source="results/my run",
                               model=["ConvNet", "VGG11"], data_path="data", seed=3, experiment=0)
-    set_given(folder, "source", "model", "experiment")
+    set_non_default(folder, "source", "model", "experiment")
     assert read_run(folder).command() == ("python -m fairdd.evaluate 'results/my run' --dataset Toy "
                                           "--model ConvNet VGG11 --seed 3 --experiment 0")
 
@@ -54,6 +54,22 @@ def test_an_unfinished_run_is_named(tmp_path, capsys):
     assert f"{folders[1]} holds no finished run" in refused(capsys, *folders)
     assert "nowhere holds no finished run" in refused(capsys, "nowhere", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("experiments", "progress"), [
+    (1, "unfinished, iteration 5 of 100:"), (3, "unfinished, iteration 5 of 100, synthetic set 2 of 3:")])
+def test_the_progress_of_an_unfinished_run_is_named(tmp_path, capsys, experiments, progress):
+    folder = write_run(tmp_path / "run", *[[1]] * min(experiments, 2))
+    content = json.loads((folder / "flags.json").read_text())
+    content["flags"] |= {"Iteration": 100, "num_exp": experiments}
+    (folder / "flags.json").write_text(json.dumps(content))
+    (folder / "results.json").unlink()
+    for line_being_written in ("", '{"experiment": 0, "iterat'):
+        with open(folder / "evaluations.jsonl", "a") as file:
+            file.write(line_being_written)
+        assert progress in refused(capsys, folder, "--out", tmp_path / "out")
+    (folder / "evaluations.jsonl").unlink()
+    assert "it is unfinished: re-run its command" in refused(capsys, folder, "--out", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["flags.json", "evaluations.jsonl"])

@@ -41,8 +41,16 @@ def make_problem():
 def loss_and_gradient(method, net, real, syn, targets):
     """Return what the package gives: the losses of classes and the gradient. method: ("DM" or "DC", distance)."""
     kind, name = method
-    loss, distances = {"DM": (embedding_loss, EMBEDDING_DISTANCES), "DC": (gradient_loss, GRADIENT_DISTANCES)}[kind]
-    return loss(net, real, syn, SYN_LABELS, targets, distances[name])
+    if kind == "DM":
+        return embedding_loss(net, real, syn, SYN_LABELS, targets, EMBEDDING_DISTANCES[name])
+    return dc_loss(net, real, syn, SYN_LABELS, targets, GRADIENT_DISTANCES[name])
+
+
+def dc_loss(net, real, syn, syn_labels, targets, *distance):
+    """Return gradient_loss with the images of all classes in one tensor."""
+    rows = [(syn_labels == label).nonzero().flatten() for label in syn_labels.unique()]
+    losses, gradients = gradient_loss(net, real, [syn[of_class] for of_class in rows], targets, *distance)
+    return losses, torch.zeros_like(syn).index_copy_(0, torch.cat(rows), torch.cat(gradients))
 
 
 def plain_targets(align):
@@ -209,3 +217,23 @@ def test_frozen_batchnorm_is_restored_after_an_exception(is_first_pass):
     with pytest.raises((RuntimeError, ZeroDivisionError)), frozen_batchnorm(net, images):
         raise ZeroDivisionError
     assert net[0].training and net[0].momentum == 0.1
+
+
+class Flat(nn.Module):
+    """Embeds an image as its pixels."""
+
+    def embed(self, images):
+        return images.flatten(1)
+
+
+def test_the_pixel_gradient_has_the_same_bytes_with_two_threads_every_time():
+    net, images, syn = Flat(), torch.randn(400, 3, 32, 32), torch.randn(20, 3, 32, 32)
+    labels, syn_labels = torch.arange(10).repeat_interleave(40), torch.arange(10).repeat_interleave(2)
+    targets = ALIGNMENTS["fairdd"](labels, torch.arange(400) % 10)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = [embedding_loss(net, images, syn, syn_labels, targets)[1] for _ in range(100)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradients[0], gradient) for gradient in gradients)

@@ -11,6 +11,7 @@ from fairdd.datasets import get_dataset
 from fairdd.evaluation.metrics import (
     accuracy_table,
     attribute_metrics,
+    covered_cells,
     demographic_parity_difference,
     deo_a,
     deo_m,
@@ -145,6 +146,27 @@ def test_a_summary_has_mean_sample_std_and_number_of_networks():
 def test_empty_cells_are_named():
     counts = torch.tensor([[3, 0], [2, 1]])
     assert empty_cells(counts, ("young", "old"), ("white", "black")) == ["(old, white)"]
+
+
+def test_covered_cells_counts_the_cells_with_test_images():
+    predictions, labels, groups = random_predictions(3, 2)
+    empty = (labels == 2) & (groups == 1)
+    metrics = fairness_metrics(predictions[~empty], labels[~empty], groups[~empty], 3, 2)
+    for table in (metrics["table"], torch.tensor(metrics["table"]), to_jsonable(metrics)["table"],
+                  summarize([metrics, metrics])["table"]):
+        assert covered_cells(table) == (5, 6)
+    assert covered_cells(fairness_metrics(predictions, labels, groups, 3, 2)["table"]) == (6, 6)
+    assert not math.isnan(metrics["DEO_M"])         # a number that says nothing of class 2
+
+
+def test_deo_of_three_classes_compares_true_positive_rates_only():
+    labels = torch.tensor([0, 1, 2] * 8)
+    groups = torch.tensor([0] * 12 + [1] * 12)
+    predictions = labels.clone()
+    predictions[(labels == 2) & (groups == 0)] = 0          # the same number of errors in both groups,
+    predictions[(labels == 2) & (groups == 1)] = 1          # but into different classes
+    assert deo_m(accuracy_table(predictions, labels, groups, 3, 2)) == 0
+    assert demographic_parity_difference(predictions, groups, 3, 2) == pytest.approx(1 / 3)
 
 
 def test_metrics_of_one_of_several_attributes_equal_those_with_that_attribute_as_group():

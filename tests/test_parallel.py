@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from refusal import refusal
+from test_matching import dc_loss
 from test_training import brightness_data, linear_net
 from torch import nn
 
@@ -22,7 +23,7 @@ from fairdd.core.errors import UserError
 from fairdd.evaluation.training import TrainConfig, accumulate_gradients, evaluate_synset, predict
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.embedding import embedding_loss, embeddings
-from fairdd.matching.gradient import class_gradient, frozen_batchnorm, gradient_loss, target_gradients
+from fairdd.matching.gradient import class_gradient, frozen_batchnorm, target_gradients
 from fairdd.matching.synset import SynSet
 from fairdd.run.preflight import check_networks
 from networks import get_network
@@ -33,7 +34,7 @@ SYN_LABELS = torch.arange(3).repeat_interleave(2)
 CPU = torch.device("cpu")
 FIRST_MAP_BYTES = 32 * 8 * 8 * 8        # of one image of the problem: 32 channels of 8 x 8 float64
 EVERYTHING = 100
-every_method = pytest.mark.parametrize("loss", [embedding_loss, gradient_loss])
+every_method = pytest.mark.parametrize("loss", [embedding_loss, dc_loss])
 
 
 @pytest.fixture

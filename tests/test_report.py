@@ -14,11 +14,15 @@ from refusal import refusal
 from fairdd.report import __main__ as report
 from fairdd.report.comparison import bootstrap_interval, read_comparisons
 from fairdd.report.load_runs import read_run
+from fairdd.report.tables import metrics_table
 from fairdd.run.formatting import MAIN_METRICS
 
 NASTY = 'a <b> & "c" | \\d_e$ %'
 QUICK = ["--num_eval", "2", "--epoch_eval_train", "1", "--ipc", "2", "--batch_real", "20", "--model", "ConvNetD1W32",
          "--im_size", "8", "--Iteration", "2", "--eval_every", "1"]
+
+
+ALL_REAL = dict(trained_on="all real images", images="real", model=["ConvNet"], epoch_eval_train=6)
 
 
 def network(accuracy, **metrics):
@@ -38,7 +42,7 @@ def write_run(folder, *experiments, seed=0, entry="main_DM.py", **flags):
              for number, metrics in enumerate(networks)]
     names = {"class_names": ["plain", NASTY], "group_names": [NASTY, "other"]}
     folder.mkdir(parents=True)
-    origin = {"entry": entry, "given": list(flags), "versions": {"python": "3"}}
+    origin = {"entry": entry, "non_default": list(flags), "versions": {"python": "3"}}
     (folder / "flags.json").write_text(json.dumps({"flags": flags, **origin}))
     (folder / "results.json").write_text(json.dumps({"model": "ConvNet", **names}))
     (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -53,6 +57,14 @@ def write_evaluation(folder, *experiments, **flags):
         del content["flags"][name]
     (folder / "flags.json").write_text(json.dumps(content))
     return folder
+
+
+def set_tables(folder, table):
+    """Replace the table of every network of a run."""
+    lines = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["networks"] = [metrics | {"table": table} for metrics in line["networks"]]
+    (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 @pytest.fixture
@@ -75,10 +87,9 @@ def test_runs_that_differ_only_in_their_seed_are_pooled(folders):
     first, second = read_comparisons(folders)
     vanilla, fairdd = first.groups
     values = [30, 32, 31, 37, 40, 41, 41, 39]
-    summary = fairdd.summary("accuracy", "ConvNet")
-    assert (vanilla.name, fairdd.name, fairdd.num_sets("ConvNet")) == ("DM", "DM + FairDD", 4)
-    assert summary["n"] == 8 and summary["mean"] == pytest.approx(statistics.mean(values))
-    assert summary["std"] == pytest.approx(statistics.stdev(values))
+    row = metrics_table([first]).set_index(["run", "metric"]).loc["DM + FairDD", "accuracy"]
+    assert (vanilla.name, fairdd.name, row["sets"], row["networks"]) == ("DM", "DM + FairDD", 4, 8)
+    assert (row["mean"], row["std"]) == pytest.approx((statistics.mean(values), statistics.stdev(values)))
     assert np.allclose(fairdd.table("ConvNet"), [[36.375, 36.375], [36.375, math.nan]], equal_nan=True)
     assert len(second.groups) == 1 and second.baseline(second.groups[0]) is None
 
@@ -92,7 +103,7 @@ def test_an_evaluation_of_a_saved_set_is_a_row(tmp_path):
     runs = [write_evaluation(tmp_path / name, [10], [20], trained_on="DM + FairDD", images=name) for name in "ab"]
     [comparison] = read_comparisons(runs)
     assert [group.name for group in comparison.groups] == [f"DM + FairDD ({run})" for run in runs]
-    assert comparison.groups[0].summary("accuracy", "ConvNet")["mean"] == 15
+    assert comparison.groups[0].networks["ConvNet"]["accuracy"].mean() == 15
     check_page(report.write_report(runs, tmp_path / "out")[0].read_text())
 
 
@@ -112,11 +123,19 @@ def test_a_flag_that_an_older_run_lacks_counts_as_not_set(tmp_path):
 def test_all_real_images_join_every_comparison_on_their_data_and_network(tmp_path):
     runs = [write_run(tmp_path / str(ipc), [10], ipc=ipc) for ipc in (1, 10)]
     runs += [write_run(tmp_path / "other", [10], dataset="Other")]
-    real = dict(trained_on="all real images", images="real", model=["ConvNet"])
-    runs += [write_evaluation(tmp_path / f"real{seed}", [90 + 2 * seed], seed=seed, **real) for seed in (0, 1)]
-    runs += [write_evaluation(tmp_path / "alone", [90], dataset="Third", **real)]
-    assert group_names(runs) == [["DM", "all real images"], ["DM", "all real images"], ["DM"], ["all real images"]]
-    assert read_comparisons(runs)[1].groups[1].summary("accuracy", "ConvNet")["mean"] == 91
+    runs += [write_evaluation(tmp_path / f"real{seed}", [90 + 2 * seed], seed=seed, **ALL_REAL) for seed in (0, 1)]
+    runs += [write_evaluation(tmp_path / "alone", [90], dataset="Third", **ALL_REAL)]
+    real = "all real images, 6 epochs"
+    assert group_names(runs) == [["DM", real], ["DM", real], ["DM"], [real]]
+    assert read_comparisons(runs)[1].groups[1].networks["ConvNet"]["accuracy"].mean() == 91
+
+
+def test_the_name_of_all_real_images_says_how_many_epochs(tmp_path, capsys):
+    runs = [write_evaluation(tmp_path / str(epochs), [90], **ALL_REAL | {"epoch_eval_train": epochs})
+            for epochs in (6, 30)]
+    assert group_names(runs) == [["all real images, 6 epochs", "all real images, 30 epochs"]]
+    report.main(list(map(str, runs)))
+    assert "all real images, 30 epochs " in capsys.readouterr().out
 
 
 def test_rows_can_be_compared_with_any_row(folders, tmp_path):
@@ -145,6 +164,22 @@ def test_runs_with_different_classes_are_not_pooled(tmp_path):
     assert len(read_comparisons(runs)) == 2
 
 
+def test_runs_on_different_splits_of_the_data_are_not_pooled(tmp_path):
+    runs = [write_run(tmp_path / str(seed), [10], seed=seed) for seed in range(3)]
+    for run, count in zip(runs, (5, 6, 5), strict=True):
+        (run / "dataset.json").write_text(json.dumps({"train": [[count, 2], [3, 4]], "test": [[1, 1], [1, 1]]}))
+    sizes = [[len(group.runs) for group in comparison.groups] for comparison in read_comparisons(runs)]
+    assert sizes == [[2], [1]]
+
+
+def test_the_title_names_the_data_with_its_unusual_options(tmp_path):
+    run = write_run(tmp_path / "a", [10], dataset="Folder", data_path="/faces", data_seed=30, rare_cells="refuse",
+                    im_size=None, skip_bad_images=False)
+    assert read_comparisons([run])[0].title == "Folder, data_path /faces, rare_cells refuse, ConvNet, ipc 1"
+    run = write_run(tmp_path / "b", [10], dataset="UTKface", data_path="/faces", data_seed=3, rare_cells="omit")
+    assert read_comparisons([run])[0].title == "UTKface, data_seed 3, ConvNet, ipc 1"
+
+
 def test_vanilla_runs_are_the_baseline_only_if_nothing_but_the_alignment_differs(tmp_path):
     runs = [write_run(tmp_path / "v", [10], lr_img=1), write_run(tmp_path / "f", [20], lr_img=2, align="fairdd")]
     assert not any(row["difference"] for row in csv_rows(report.write_report(runs, tmp_path / "out")[2]))
@@ -152,14 +187,87 @@ def test_vanilla_runs_are_the_baseline_only_if_nothing_but_the_alignment_differs
 
 def test_a_folder_given_twice_counts_once(folders):
     [comparison] = read_comparisons([folders[0], folders[0].parent / "." / folders[0].name])
-    assert comparison.groups[0].summary("accuracy", "ConvNet")["n"] == 4
+    assert len(comparison.groups[0].networks["ConvNet"]) == 4
 
 
 def test_the_difference_is_over_the_pairs_that_both_groups_have(tmp_path):
     runs = [write_run(tmp_path / "v", [10, 20], seed=3), write_run(tmp_path / "v2", [90, 99], seed=4),
             write_run(tmp_path / "f", [15, 26], seed=3, align="fairdd")]
     row = next(row for row in csv_rows(report.write_report(runs, tmp_path / "out")[2]) if row["difference"])
-    assert (float(row["difference"]), row["pairs"], float(row["low"]), float(row["high"])) == (5.5, "1", 5, 6)
+    assert (float(row["difference"]), row["pairs"]) == (5.5, "1")
+
+
+def write_pairs(folder, count, *differences):
+    """Write count vanilla and FairDD runs whose networks differ by these numbers plus their seed."""
+    runs = [write_run(folder / f"{align}{seed}", [10 + (align == "fairdd") * (each + seed) for each in differences],
+                      seed=seed, align=align) for seed in range(count) for align in ("vanilla", "fairdd")]
+    for run in runs:
+        set_tables(run, [[1, 1], [1, 1]])
+    return runs
+
+
+@pytest.mark.parametrize(("count", "bounds"), [(1, ("", "", "")), (2, (3.0, 4.0, "range")), (4, (3.0, 6.0, "range"))])
+def test_below_five_pairs_of_sets_the_range_of_their_differences_is_given(tmp_path, count, bounds):
+    html, markdown, csv_path, latex = report.write_report(write_pairs(tmp_path, count, 2, 4), tmp_path / "out")
+    row = next(row for row in csv_rows(csv_path) if row["difference"])
+    assert (row["pairs"], row["bounds"]) == (str(count), bounds[2])
+    assert [row["low"], row["high"]] == [str(bound) for bound in bounds[:2]]
+    text = f"{float(row['difference']):+.2f}" + (f" ({bounds[0]:+.2f} to {bounds[1]:+.2f})" if bounds[2] else "")
+    assert f"| {text} |" in markdown.read_text() and f"<td>{text}</td>" in html.read_text()
+    assert "[+" not in latex.read_text() and ("to }" in latex.read_text()) == (count > 1)
+
+
+def test_from_five_pairs_of_sets_on_the_bootstrap_interval_is_given(tmp_path):
+    html, markdown, csv_path, _ = report.write_report(write_pairs(tmp_path, 5, 2, 4), tmp_path / "out")
+    row = next(row for row in csv_rows(csv_path) if row["difference"])
+    low, high = bootstrap_interval(np.array([[2.0, 4.0]]) + np.arange(5)[:, None])
+    assert (float(row["low"]), float(row["high"]), row["bounds"]) == (low, high, "interval")
+    text = f"+5.00 [{low:+.2f}, {high:+.2f}]"
+    assert f"| {text} |" in markdown.read_text() and f"<td>{text}</td>" in html.read_text()
+
+
+def test_seeds_of_an_evaluation_are_not_independent_sets(tmp_path):
+    runs = [write_evaluation(tmp_path / f"{name}{seed}", [10 + add + seed * (add > 0)], seed=seed, trained_on=name,
+                             images=name) for seed in range(6) for name, add in (("a", 0), ("b", 5))]
+    path = report.write_report(runs, tmp_path / "out", against="a")[2]
+    row = next(row for row in csv_rows(path) if row["difference"])
+    assert (row["sets"], row["pairs"], row["networks"], row["difference"], row["bounds"]) == ("1", "1", "6", "7.5", "")
+
+
+def test_runs_with_the_same_flags_and_seed_are_refused(tmp_path, capsys):
+    runs = [write_run(tmp_path / "a", [10]), write_run(tmp_path / "b", [11]), write_run(tmp_path / "copy", [10])]
+    runs += [write_run(tmp_path / "longer", [12], [13], eval_every=1)]
+    for other, relation in zip(runs[1:], ("have the same flags and seed", "are copies", "have the same"), strict=True):
+        message = refused(capsys, runs[0], other, "--out", tmp_path / "out")
+        assert f"{runs[0]} and {other} {relation}" in message and not (tmp_path / "out").exists()
+
+
+def test_metrics_that_do_not_cover_all_cells_are_marked(tmp_path, capsys):
+    runs = [write_run(tmp_path / "v", [10, 12]), write_run(tmp_path / "f", [20, 24], align="fairdd")]
+    set_tables(runs[0], [[1, 1], [1, 1]])       # the FairDD run lacks one of four cells
+    html, markdown, csv_path, latex = (path.read_text() for path in report.write_report(runs, tmp_path / "out"))
+    report.main(list(map(str, runs)))
+    terminal = capsys.readouterr().out
+    note = "covers 3 of 4 (class, group) cells, because the test set has no image of the others: DM + FairDD"
+    assert all(text.count(note) == 1 for text in (html, latex, terminal, markdown))
+    for text, marked, plain in ((html, "22.00 ± 2.83*<", "11.00 ± 1.41<"), (terminal, "22.00 ± 2.83*", "11.00 ± 1.41 "),
+                                (markdown, "22.00 ± 2.83\\* |", "11.00 ± 1.41 |"),
+                                (latex, r"$22.00 \pm 2.83^{*}$", r"$11.00 \pm 1.41$"), (html, "+11.00*<", "<td>")):
+        assert marked in text and plain in text
+    rows = {row["run"]: row for row in csv.DictReader(csv_path.splitlines())}
+    assert [(rows[name]["cells_covered"], rows[name]["cells"]) for name in ("DM", "DM + FairDD")] == [
+        ("4", "4"), ("3", "4")]
+
+
+def test_rows_with_a_factor_and_without_their_matched_control_are_named(tmp_path):
+    runs = [write_run(tmp_path / "f", [1], factor=2, align="fairdd"), write_run(tmp_path / "plain", [1])]
+    runs += [write_run(tmp_path / "unmatched", [1], init="balanced", Iteration=0, factor=3)]
+    note = ("no matched control: DM + FairDD; add group-balanced real images stored the same way "
+            "(--init balanced --Iteration 0 --factor 2)")
+    html, markdown, _, latex = report.write_report(runs, tmp_path / "without")
+    assert all(note in path.read_text() for path in (html, markdown, latex))
+    runs += [write_run(tmp_path / "matched", [1], init="balanced", Iteration=0, factor=2)]
+    assert not any("no matched control" in path.read_text() for path in report.write_report(runs, tmp_path / "with"))
 
 
 def test_the_interval_is_zero_for_equal_runs_covers_the_mean_and_scales_with_the_spread():
@@ -259,7 +367,7 @@ def test_two_real_runs_end_to_end(tmp_path, capsys):
     page = check_page((tmp_path / "out" / "report.html").read_text())
     text = " ".join(page.texts)
     for title in ("Accuracy against fairness", "Synthetic images", "Accuracy of each (group, class)",
-                  "During distillation", "Real and synthetic images", "1,200 training images", "main_DM.py",
+                  "During distillation", "Real and synthetic images", "1,287 training images", "main_DM.py",
                   "Difference from vanilla"):
         assert title in text
     pictures = [value for value in page.urls if value.startswith("data:")]
@@ -283,7 +391,7 @@ def test_what_a_run_records_for_the_report_depends_on_the_seed_alone(tmp_path):
     start, end = ((tmp_path / "a" / f"experiment0_iteration0000{number}.png").read_bytes() for number in (0, 2))
     assert start == (tmp_path / "b" / "experiment0_iteration00000.png").read_bytes() != end
     data = json.loads((tmp_path / "a" / "dataset.json").read_text())
-    assert np.sum(data["train"]) == 1200 and np.shape(data["test"]) == (10, 10)
+    assert np.sum(data["train"]) == 1287 and np.shape(data["test"]) == (10, 10)
 
 
 def refused(capsys, *arguments):

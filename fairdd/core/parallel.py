@@ -112,7 +112,8 @@ def max_chunk_size(net: nn.Module, image: Tensor) -> int:
     first = next(net.parameters(), image)
     pixels = image.shape[-2] * image.shape[-1] if first.ndim == 4 else 1
     numbers = max(image.numel(), len(first) * pixels)           # of the image, or of the first layer's feature map
-    return max(1, CHUNK_BYTES[image.device.type] // (numbers * image.element_size()))
+    chunk_bytes = CHUNK_BYTES.get(image.device.type, CHUNK_BYTES["cuda"])
+    return max(1, chunk_bytes // (numbers * image.element_size()))
 
 
 def needs_whole_batch(net: nn.Module) -> bool:

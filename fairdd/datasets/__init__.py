@@ -13,7 +13,8 @@ from fairdd.datasets.bffhq import load_bffhq
 from fairdd.datasets.celeba import load_celeba
 from fairdd.datasets.cifar10_s import load_cifar10_s
 from fairdd.datasets.colored import COLORING_SPECS, load_colored
-from fairdd.datasets.custom.folder import load_folder
+from fairdd.datasets.custom import load_folder
+from fairdd.datasets.splits import RARE_CELLS
 from fairdd.datasets.utkface import load_utkface
 
 __all__ = ["DATASETS", "Dataset", "DatasetRequest", "GroupedImages", "denormalize", "get_dataset", "normalize"]
@@ -37,6 +38,7 @@ class DatasetRequest:
     unknown: tuple[str, ...] = ()               # Folder: values that leave a row out
     split_by: str | None = None                 # Folder: the column whose values stay on one side of a drawn split
     follow_links: bool = False                  # Folder: allow links out of the folder
+    rare_cells: str = "omit"                    # cells too rare to test: "omit", "refuse" or "shrink" (splits.py)
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,11 @@ DATASETS = {
     **{name: DatasetSpec(load_colored, ("skew",)) for name in COLORING_SPECS},
     "CIFAR10_S": DatasetSpec(load_cifar10_s, ("skew",)),
     "CIFAR10_S_90": DatasetSpec(load_cifar10_s, ("skew",)),
-    "CelebA": DatasetSpec(load_celeba, ("target_attr", "protected_attr")),
-    "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr")),
+    "CelebA": DatasetSpec(load_celeba, ("target_attr", "protected_attr", "rare_cells")),
+    "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr", "rare_cells")),
     "BFFHQ": DatasetSpec(load_bffhq),
-    "Folder": DatasetSpec(load_folder, ("target_attr", "protected_attr", "labels", "path_column", "unknown", "split_by",
-                                        "follow_links")),
+    "Folder": DatasetSpec(load_folder, ("target_attr", "protected_attr", "rare_cells", "labels", "path_column",
+                                        "unknown", "split_by", "follow_links")),
 }
 
 
@@ -63,7 +65,7 @@ def get_dataset(name: str, data_path: str | Path = "data", **options) -> Dataset
     """Load a data set by name; options are the fields of DatasetRequest. Raises UserError."""
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
-    request = DatasetRequest(name, Path(data_path), **options)
+    request = DatasetRequest(name, Path(data_path).expanduser(), **options)
     check_request(request)
     return DATASETS[name].load(request)
 
@@ -77,6 +79,8 @@ def check_request(request: DatasetRequest) -> None:
             raise UserError(f"--{option} is not supported for {request.name}; supported by: {', '.join(names)}")
     if request.skew is not None and not 0 <= request.skew <= 1:
         raise UserError(f"--skew must be between 0 and 1, not {request.skew}")
+    if request.rare_cells not in RARE_CELLS:
+        raise UserError(f"--rare_cells must be one of {', '.join(RARE_CELLS)}, not {request.rare_cells!r}")
     if request.im_size is not None and request.im_size < 1:
         raise UserError(f"--im_size must be at least 1 pixel, not {request.im_size}")
     if not 0 <= request.data_seed < 2**32:

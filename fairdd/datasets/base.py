@@ -1,11 +1,16 @@
 """The contract of a data set: uint8 images, each with a class and a group, and the names of both."""
 
+import hashlib
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+HASH_BYTES = 2**24      # hashed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +89,30 @@ class Dataset:
         counts = {"train": self.train.counts().tolist(), "test": self.test.counts().tolist()}
         names = {"class_names": list(self.train.class_names), "group_names": list(self.train.group_names)}
         return {"name": self.name, **names, **counts, "notes": list(self.notes)}
+
+    def digest(self) -> dict[str, str]:
+        """Hash all that a run depends on, so that it can refuse to resume on other data and tell what differs.
+
+        -> a hexadecimal digest for "train images", "train labels", "train groups", ..., "class names", "group names",
+        "normalization"; of the pixels, not of the files, so the same on every machine that reads the same pixels
+        """
+        splits = {"train": self.train, "test": self.test} | ({"val": self.val} if self.val else {})
+        digests = {f"{name} {field}": digest_tensor(getattr(split, field))
+                   for name, split in splits.items() for field in ("images", "labels", "groups")}
+        facts = {"class names": self.train.class_names, "group names": self.train.group_names,
+                 "normalization": (self.train.mean, self.train.std)}
+        return digests | {name: hashlib.sha256(repr(fact).encode()).hexdigest()[:32] for name, fact in facts.items()}
+
+
+def digest_tensor(tensor: Tensor) -> str:
+    """Hash the type, shape and values of a tensor, in threads: 2 GB (CelebA) take 1.2 seconds of CPU time."""
+    values = tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    chunks = (values[start : start + HASH_BYTES] for start in range(0, len(values), HASH_BYTES))
+    total = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for digest in pool.map(lambda chunk: hashlib.sha256(chunk).digest(), chunks):
+            total.update(digest)
+    return total.hexdigest()[:32]
 
 
 def normalize(images: Tensor, mean: tuple, std: tuple) -> Tensor:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from fairdd.datasets.base import Dataset
-from fairdd.datasets.files import dataset_not_found, find_folder, list_images, parse_labels
+from fairdd.datasets.files import candidate_folders, dataset_not_found, list_images, parse_labels
 from fairdd.datasets.image_cache import load_images
 from fairdd.datasets.splits import Attribute, select_images
 
-FOLDERS = ("bffhq", "BFFHQ")
+FOLDERS = r"bffhq([-_. ].*)?"
 PATTERNS = ("0.5pct/align/*/*", "0.5pct/conflict/*/*", "test/*")
 TREE = "0.5pct/align/<class>/*, 0.5pct/conflict/<class>/* and test/*, files named …_<age>_<gender>.png"
 LINK = "https://github.com/kakaoenterprise/Learning-Debiased-Disentangled"
@@ -39,8 +39,11 @@ def load_bffhq(request) -> Dataset:
 
 def find_images(root: Path) -> tuple[list[Path], list[Path]]:
     """Return the paths of the training and of the test images. Raises UserError."""
-    folder = find_folder(root, FOLDERS)
-    align, conflict, test = (list_images(folder, pattern) if folder else [] for pattern in PATTERNS)
-    if not (align and conflict and test):
-        raise dataset_not_found("BFFHQ", [folder] if folder else [root / name for name in FOLDERS], TREE, LINK)
+    homes = candidate_folders(root, FOLDERS)
+    listed = [[list_images(home, pattern) for pattern in PATTERNS] for home in homes]
+    align, conflict, test = best = max(listed, key=lambda lists: sum(map(bool, lists)))
+    if not all(best):
+        absent = [pattern for pattern, paths in zip(PATTERNS, best, strict=True) if not paths]
+        tried = homes[:-1] or [root / "bffhq"]
+        raise dataset_not_found("BFFHQ", tried, TREE, LINK, f"no images in {', '.join(absent)}")
     return align + conflict, test

@@ -12,7 +12,7 @@ from PIL import Image
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import Dataset, GroupedImages, resize
 from fairdd.datasets.colored import floor_share
-from fairdd.datasets.files import dataset_not_found, download, find_folder, list_images
+from fairdd.datasets.files import candidate_folders, dataset_not_found, download, list_images
 from fairdd.datasets.image_cache import load_images
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -20,7 +20,7 @@ GROUPS = ("gray", "color")
 NORMALIZATION = (0.48905, 0.48451, 0.46715), (0.24278, 0.24082, 0.25098)
 SKEW = 0.9
 BATCHES = "cifar-10-batches-py"
-FOLDERS = ("CIFAR10", "cifar10", "cifar10_jpeg", "cifar10_png")
+FOLDERS = r"cifar-?10([-_](jpe?g|png))?"
 TREE = f"{BATCHES}/data_batch_1…5 and test_batch, or CIFAR10/train/<class>/* and CIFAR10/test/<class>/*"
 LINK = "https://www.cs.toronto.edu/~kriz/cifar.html"
 FROM_FILES = ("CIFAR-10 was read from image files in sorted order: results are not comparable to published results, "
@@ -75,14 +75,15 @@ def to_gray(images: np.ndarray) -> np.ndarray:
 def read_cifar10(request) -> tuple:
     """Read the official batches, else image files, else download. -> (images, labels) of training and test, notes"""
     root = request.data_path
-    homes = [root, *(root / name for name in FOLDERS)]
-    home = next((home for home in homes if (home / BATCHES).is_dir()), None)
-    folder = find_folder(root, FOLDERS, ("train", "test"))
-    if home is None and folder is not None:
-        return read_files(folder, request)
-    if home is None:
-        home = root
-        download("CIFAR10", root, homes, TREE, LINK)
+    *named, _ = homes = candidate_folders(root, FOLDERS)
+    with_batches = [home for home in homes if (home / BATCHES).is_dir()]
+    with_files = [home for home in named if (home / "train").is_dir() or (home / "test").is_dir()]
+    with_files += [root] if (root / "train" / CLASSES[0]).is_dir() else []
+    if with_files and not with_batches:
+        return read_files(with_files[0], request)
+    if not with_batches:
+        download("CIFAR10", root, named or [root / "CIFAR10"], TREE, LINK)
+    home = (with_batches or [root])[0]
     return read_batches(home, True), read_batches(home, False), ()
 
 

@@ -36,6 +36,7 @@ BINARY_FOREGROUND = np.where(LEVEL >= 128, PALETTE, 0).astype(np.uint8)     # da
 BINARY_BACKGROUND = np.where(LEVEL < 128, PALETTE, 0).astype(np.uint8)      # bright pixels are black
 SHADED_FOREGROUND = (LEVEL * PALETTE // 255).astype(np.uint8)               # from black to the color
 SHADED_BACKGROUND = ((255 - LEVEL) * PALETTE // 255).astype(np.uint8)       # from the color to black
+WRITER_BORDER = 1287    # a form begins here (scikit-learn MOOC, "Sample grouping": 0, 130, 256, ..., 1157, 1287, ...)
 SKEW = 0.9
 PUBLISHED, CENTERED = 4, 2                  # offset of the 28 x 28 pixels from the top and left of 32 x 32
 
@@ -116,7 +117,7 @@ def overflowing_background() -> np.ndarray:
 def read_digits(_request) -> tuple:
     """Read scikit-learn's 1,797 digits, ordered by writer, at 16 x 16. -> (pixels, labels) of training and test
 
-    The first 1,200 train, the last 597, of other writers, test.
+    The first ten forms train, the last four, filled in by other writers, test.
     """
     from sklearn.datasets import load_digits  # slow to import
 
@@ -124,7 +125,7 @@ def read_digits(_request) -> tuple:
     small = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
     large = F.interpolate(small, (16, 16), mode="bilinear", align_corners=False).squeeze(1)
     pixels, labels = (large * 255).round().byte().numpy(), bunch.target.astype(np.int64)
-    return (pixels[:1200], labels[:1200]), (pixels[1200:], labels[1200:])
+    return (pixels[:WRITER_BORDER], labels[:WRITER_BORDER]), (pixels[WRITER_BORDER:], labels[WRITER_BORDER:])
 
 
 def read_mnist(source: str, offset: int, request) -> tuple:

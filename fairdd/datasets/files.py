@@ -3,21 +3,27 @@
 import os
 import re
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from fairdd.core.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 
 
-def find_folder(root: Path, names: Iterable[str], required: Iterable[str] = ()) -> Path | None:
-    """Return the first folder root/name that holds every required entry, or None."""
-    for name in names:
-        if (root / name).is_dir() and all((root / name / entry).exists() for entry in required):
-            return root / name
-    return None
+def find_entries(folders: Iterable[Path], pattern: str) -> list[Path]:
+    """List the entries of folders whose name matches the pattern, in any case; in each folder, short names first."""
+    entries = (sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)) for folder in folders
+               if folder.is_dir())
+    return [path for path in chain.from_iterable(entries) if re.fullmatch(pattern, path.name, re.IGNORECASE)]
+
+
+def candidate_folders(root: Path, pattern: str) -> list[Path]:
+    """List the folders that may hold a data set: those in root whose name matches, such folders in these, root."""
+    named = [path for path in find_entries([root], pattern) if path.is_dir()]
+    return [*named, *(path for path in find_entries(named, pattern) if path.is_dir()), root]
 
 
 def list_images(folder: Path, pattern: str = "*") -> list[Path]:

@@ -1,7 +1,8 @@
 """Image files as one uint8 array. The first start fills a file in .fairdd_cache; later starts memory-map it.
 
 The file is named after a hash of every path, size and time stamp and of how images are cropped and resized. So changed,
-added or touched images are read again, and a cache never serves other images.
+added or touched images are read again. The time of the last change (ctime, set by the system alone) tells an image
+apart that was replaced by another of the same size and modification time; on Windows it is the time of creation.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, TiffImagePlugin
 from tqdm import tqdm
 
 from fairdd.core.errors import UserError
@@ -25,8 +26,12 @@ from fairdd.core.parallel import chunk_slices
 from fairdd.datasets.files import preview
 
 CACHE = ".fairdd_cache"
-VERSION = 1         # increase it when reading or resizing changes
+VERSION = 2         # increase it when reading or resizing changes
 CHUNK = 64          # images per task: many keep the threads busy, not too many keep the progress bar smooth
+
+ORIENTATIONS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+                5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+                8: Image.Transpose.ROTATE_90}       # EXIF orientation -> how to turn the image upright
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +62,15 @@ def load_images(paths: Sequence[Path], size: int, request, square: bool = False)
 
 
 def cache_key(paths: Sequence[Path], root: Path, size: int, square: bool) -> str:
-    """Hash the files, in order, and how they are read."""
-    key = hashlib.sha256(repr((VERSION, size, square)).encode())
+    """Hash the paths and stamps of the files, in order, and how they are read: 5 µs a file (contents would take 45)."""
+    key, home = hashlib.sha256(repr((VERSION, size, square)).encode()), f"{root}{os.sep}"
     for path in paths:
         try:
             stat = os.stat(path)
-            stamp = (stat.st_size, stat.st_mtime_ns)
+            stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         except OSError:
             stamp = None        # reading the image will report the error
-        key.update(repr((os.path.relpath(path, root), stamp)).encode())
+        key.update(repr((os.fspath(path).removeprefix(home), stamp)).encode())
     return key.hexdigest()[:32]
 
 
@@ -115,44 +120,77 @@ def read_all(paths: Sequence[Path], size: int, request, square: bool, write: Cal
                 images.append(None)
         return images
 
-    bad = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    bad, pool = [], ThreadPoolExecutor(os.cpu_count())
+    hidden = None if request.progress else True         # None: hidden unless stderr is a terminal
+    try:
         images = chain.from_iterable(pool.map(read_chunk, chunk_slices(len(paths), CHUNK)))
-        hidden = None if request.progress else True          # None: hidden unless stderr is a terminal
         for k, image in enumerate(tqdm(images, "reading images once", len(paths), unit="image", disable=hidden)):
             if image is None:
                 bad.append(k)
             else:
                 write(image)
+    finally:
+        pool.shutdown(cancel_futures=True)              # a signal does not wait for the other images
     if len(bad) == len(paths):
         raise UserError(f"none of {len(paths)} images can be read; the first is {paths[0]}")
     return bad
 
 
 def read_image(path: Path, size: int, square: bool) -> np.ndarray:
-    """Read an image of any mode, resized bilinearly with antialias. -> (3, size, size) uint8. Raises UserError."""
+    """Read an image as viewers show it, resized bilinearly, antialiased. -> (3, size, size) uint8. Raises UserError."""
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            if width * height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError(f"{width} x {height} pixels are a decompression bomb")
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are a decompression bomb")
+            image.load()
+            upright = ORIENTATIONS.get(exif_orientation(image))
+            image = to_rgb(image) if upright is None else to_rgb(image).transpose(upright)
             if square:
-                side = min(width, height)
-                left, top = (width - side) // 2, (height - side) // 2
+                side = min(image.size)
+                left, top = (image.width - side) // 2, (image.height - side) // 2
                 image = image.crop((left, top, left + side, top + side))
-            pixels = np.asarray(to_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
+            pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
             return np.ascontiguousarray(pixels.transpose(2, 0, 1))
     except Exception as error:      # Pillow raises many kinds on a damaged file
         raise unreadable_image(path, error) from error
 
 
+def exif_orientation(image: Image.Image) -> int | None:
+    """Return the orientation that a camera noted; None for TIFF, which Pillow turns upright itself."""
+    try:
+        return None if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:               # damaged EXIF: viewers show the image as it is stored
+        return None
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB; 16-bit grays keep their upper 8 bits, transparency is dropped."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
+    """Convert any mode to RGB: deep grays are scaled to 8 bits, transparent pixels are laid over white."""
+    if image.mode[0] in "IF":
+        return to_8_bits(image).convert("RGB")
+    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
         image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale gray levels of modes I;16, I and F to 8 bits. Raises ValueError if white is unknown.
+
+    PNG, PPM and 16-bit TIFF define it. Elsewhere it is the end of the smallest usual range that holds all levels of the
+    image: 0 to 1 (floats only), 0 to 255, 0 to 65,535.
+    """
+    levels, bits = np.asarray(image, np.float64), 16
+    low, high = levels.min(), levels.max()
+    if not 0 <= low <= high <= 65535:           # also if a level is NaN
+        raise ValueError(f"its gray levels reach from {low:g} to {high:g}; save it with 8 or 16 bits")
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        levels = np.round(255 * levels) if image.mode == "F" and high <= 1 else levels
+        bits = 8 if high <= 255 else 16
+    elif image.format == "TIFF":
+        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]        # 12 or 16
+    gray = (levels * 2.0 ** (8 - bits)).astype(np.uint8)
+    gray[levels == image.info.get("transparency")] = 255
+    return Image.fromarray(gray)
 
 
 def unreadable_image(path: Path, reason: object) -> UserError:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import GroupedImages
+from fairdd.datasets.files import preview
 
 TEST_PER_CELL = 100     # in a drawn test, unless the smallest cell has too few images
-HELD_OUT = 5            # one in five, where a published partition has no test images
+MIN_TEST_PER_CELL = 10  # a cell that can test fewer images is rare
+RARE_CELLS = ("omit", "refuse", "shrink")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,41 +92,59 @@ def cell_members(target: Attribute, protected: Attribute, indices: np.ndarray) -
     return [cell for cell in members if len(cell)]
 
 
-def draw_from_cells(members: Sequence[np.ndarray], counts: Sequence[int], seed: int) -> list[np.ndarray]:
-    """Draw counts[k] members of the k-th cell, without replacement. -> one array per cell"""
-    generator = random.Random(seed)
-    return [np.array(generator.sample(cell.tolist(), count), np.int64)
-            for cell, count in zip(members, counts, strict=True)]
+def cell_names(target: Attribute, protected: Attribute, members: Sequence[np.ndarray]) -> list[tuple[str, str]]:
+    """Return the (class, group) of each cell."""
+    return [(target.names[target.values[cell[0]]], protected.names[protected.values[cell[0]]]) for cell in members]
 
 
-def hold_out_test(members: Sequence[np.ndarray], seed: int) -> Split:
-    """Draw equally many test images of every cell; the rest trains, cell after cell. Raises UserError."""
-    smallest = min(map(len, members))
-    per_cell = TEST_PER_CELL if smallest > TEST_PER_CELL else smallest // 2
-    if per_cell == 0:
-        raise UserError("a class has only one image of a group: it cannot both train and test; choose other attributes")
-    test = draw_from_cells(members, [per_cell] * len(members), seed)
-    train = [np.setdiff1d(cell, drawn) for cell, drawn in zip(members, test, strict=True)]
-    note = f"the smallest cell has {smallest} images: the test takes {per_cell} of each cell, not {TEST_PER_CELL}"
-    return Split(np.concatenate(train), np.concatenate(test), () if per_cell == TEST_PER_CELL else (note,))
+def hold_out_test(members: Sequence[np.ndarray], seed: int, rare: str = "omit",
+                  names: Sequence[tuple[str, str]] | None = None) -> Split:
+    """Hold out 100 test images of every tested cell, or half of the smallest; the rest trains, cell after cell.
 
-
-def balance_test(target: Attribute, protected: Attribute, is_test: np.ndarray, seed: int) -> Split:
-    """Draw equally many test images of each cell; all others train. is_test: (N,) bool, after the training images
-
-    Where no image is marked as test, one in five of every cell is held out first.
+    rare, names: as of choose_tested_cells. Raises UserError.
     """
-    everything = np.arange(len(is_test))
-    if is_test.any():
-        train, pool, notes = slice(0, int((~is_test).sum())), np.flatnonzero(is_test), ()
-    else:
-        members = cell_members(target, protected, everything)
-        pool = np.concatenate(draw_from_cells(members, [len(cell) // HELD_OUT for cell in members], seed))
-        train = np.setdiff1d(everything, pool)
-        notes = (f"the partition lists no test images: one in {HELD_OUT} training images of every cell is held out",)
-    members = cell_members(target, protected, pool)
-    smallest = min(map(len, members))
-    return Split(train, np.concatenate(draw_from_cells(members, [smallest] * len(members), seed)), notes)
+    available = [TEST_PER_CELL if len(cell) > TEST_PER_CELL else len(cell) // 2 for cell in members]
+    names = names or [("", f"cell {k}") for k in range(len(members))]
+    test, notes = draw_test(members, available, seed, rare, names)
+    return Split(np.concatenate([np.setdiff1d(cell, test) for cell in members]), test, notes)
+
+
+def draw_test(members: Sequence[np.ndarray], available: Sequence[int], seed: int, rare: str,
+              names: Sequence[tuple[str, str]]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Draw equally many images of every tested cell: as many as the smallest has available. -> indices, notes"""
+    tested, notes = choose_tested_cells(members, available, rare, names)
+    count = min(available[k] for k in tested)
+    if count == 0:
+        raise UserError("too few images of a (class, group) to both train and test; choose other attributes")
+    if count < TEST_PER_CELL:
+        smallest = min(len(members[k]) for k in tested)
+        notes += (f"the smallest tested cell has {smallest} images: the test takes {count} of each tested cell",)
+    generator = random.Random(seed)
+    return np.concatenate([generator.sample(members[k].tolist(), count) for k in tested]), notes
+
+
+def choose_tested_cells(members: Sequence[np.ndarray], available: Sequence[int], rare: str,
+                        names: Sequence[tuple[str, str]]) -> tuple[list[int], tuple[str, ...]]:
+    """Choose the cells that are tested. available: how many images of each cell may test. -> their indices, notes
+
+    A cell is rare if fewer than MIN_TEST_PER_CELL images of it may test. rare: "omit" leaves rare cells out of the test
+    unless all cells are rare; "shrink" tests them, and as few images of all others. names: (class, group) of each cell.
+    Raises UserError for a rare cell if rare is "refuse", and for a class that is left with fewer than two groups.
+    """
+    small = [k for k, count in enumerate(available) if count < MIN_TEST_PER_CELL]
+    listed = preview(f"({', '.join(names[k])}) has {len(members[k])}" for k in small)
+    reason = f"too few images to test {MIN_TEST_PER_CELL} of every (class, group): {listed}"
+    if small and rare == "refuse":
+        raise UserError(f"{reason}; choose other attributes, or --rare_cells omit or shrink")
+    if rare == "shrink" or len(small) in (0, len(available)):
+        return list(range(len(available))), ()
+    tested = [k for k in range(len(available)) if k not in small]
+    groups, tested_groups = Counter(name for name, _ in names), Counter(names[k][0] for k in tested)
+    lost = [name for name in groups if tested_groups[name] < min(2, groups[name])]
+    if lost:
+        raise UserError(f"{reason}; without rare cells, fewer than two groups of {preview(lost)} are tested; choose "
+                        "other attributes, or --rare_cells shrink")
+    return tested, (f"{reason}; such cells are not tested",)
 
 
 def select_images(images: Tensor, index: slice | np.ndarray, target: Attribute, protected: Attribute,

@@ -33,15 +33,19 @@ def per_class_gap(table: Tensor) -> Tensor:
 
 
 def deo_m(table: Tensor) -> float:
-    """Return DEO_M, the equalized-odds difference of the worst class: the maximum gap (FairDD, section 5.1).
+    """Return DEO_M, the maximum over classes of the gap in true positive rates (FairDD, section 5.1).
 
-    0 is fair, 1 is worst; NaN if no class has a gap.
+    0 is fair, 1 is worst; NaN if no class has a gap. For two classes it equals the equalized-odds difference. For more,
+    equalized odds would compare every entry of the confusion matrix; DEO compares only its diagonal, the accuracies.
     """
     return _defined(per_class_gap(table)).max().item()
 
 
 def deo_a(table: Tensor) -> float:
-    """Return DEO_A, the mean gap over the classes that have one (FairDD, section 5.1): 0 is fair, 1 is worst."""
+    """Return DEO_A, the mean gap in true positive rates over the classes that have one (FairDD, section 5.1).
+
+    The range and the relation to equalized odds are those of deo_m.
+    """
     return _defined(per_class_gap(table)).mean().item()
 
 
@@ -119,6 +123,15 @@ def attribute_metrics(predictions: Tensor, labels: Tensor, groups: Tensor, num_c
 def empty_cells(counts: Tensor, class_names: Sequence[str], group_names: Sequence[str]) -> list[str]:
     """Return "(class, group)" for each cell without images, which no metric covers. counts: (G, C)."""
     return [f"({class_names[c]}, {group_names[g]})" for g, c in (counts == 0).nonzero().tolist()]
+
+
+def covered_cells(table: Tensor | Sequence[Sequence[float | None]]) -> tuple[int, int]:
+    """Return how many cells of a table (G, C) have test images, and how many there are.
+
+    The metrics cover only these. table: as in fairness_metrics or summarize, also with null for NaN as in JSON files.
+    """
+    cells = torch.as_tensor([math.nan if value is None else float(value) for row in table for value in row])
+    return int((~cells.isnan()).sum()), len(cells)
 
 
 def summarize(metrics: Sequence[dict]) -> dict:

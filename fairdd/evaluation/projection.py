@@ -38,4 +38,5 @@ def project_to_plane(net: nn.Module, real: GroupedImages, sets: Mapping[str, Seq
 
 
 def _embed(net: nn.Module, images: Tensor) -> np.ndarray:
-    return embeddings(net, images).double().cpu().numpy()
+    """Return the embeddings of images (B, D); values that overflow, as huge pixels do, are 0."""
+    return np.nan_to_num(embeddings(net, images).double().cpu().numpy(), posinf=0, neginf=0)

@@ -9,23 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fairdd.core.errors import UserError, report_user_errors
-from fairdd.report.comparison import RunGroup, read_comparisons
+from fairdd.report.comparison import Comparison, RunGroup, read_comparisons
 from fairdd.report.load_runs import read_run
-from fairdd.report.tables import to_csv, to_latex, to_markdown
-from fairdd.run.formatting import MAIN_METRICS, format_metric, run_name, text_table
+from fairdd.report.tables import coverage_notes, main_table, metrics_table, to_csv, to_latex, to_markdown
+from fairdd.run.formatting import MAIN_METRICS, text_table
 
 FORMATS = ("report.html", "report.md", "report.csv", "report.tex")
 
 
 def terminal_table(folders: Sequence[str]) -> str:
     """Return a table with one row per run, and the names of their last pictures."""
-    rows, pictures = [["%", *MAIN_METRICS, "networks"]], []
-    for run in map(read_run, folders):
-        group = RunGroup(run_name(run.flags), [run])
-        summaries = [group.summary(metric, group.models[0]) for metric in MAIN_METRICS]
-        rows.append([group.name, *map(format_metric, summaries), str(summaries[0]["n"])])
-        pictures += sorted(map(str, run.folder.glob("experiment*.png")))[-1:]
-    return text_table(rows) + "\n\npictures:\n" + "\n".join(f"  {name}" for name in pictures)
+    comparisons = [Comparison([RunGroup(run.name, [run])]) for run in map(read_run, folders)]
+    columns = ["run", *MAIN_METRICS, "networks"]
+    rows = [main_table(comparison).loc[0, columns].tolist() for comparison in comparisons]
+    pictures = [f"  {path}" for folder in folders for path in sorted(Path(folder).glob("experiment*.png"))[-1:]]
+    table = text_table([["%", *columns[1:]], *rows])
+    return "\n".join([table, *coverage_notes(metrics_table(comparisons)), "", "pictures:", *pictures])
 
 
 def write_report(folders: Sequence, out, overwrite: bool = False, against: str | None = None) -> list[Path]:

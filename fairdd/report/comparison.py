@@ -5,8 +5,9 @@ and experiment, networks within a pair of sets by their number; the bootstrap re
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,17 @@ import pandas as pd
 
 from fairdd.core.errors import UserError
 from fairdd.core.rng import numpy_generator
+from fairdd.datasets import DatasetRequest
 from fairdd.report.load_runs import FinishedRun, read_run
-from fairdd.run.folder import RUNTIME_FLAGS
-from fairdd.run.formatting import run_name
+from fairdd.run.folder import EVALUATIONS, RUNTIME_FLAGS
 
 IGNORED_WHEN_POOLING = RUNTIME_FLAGS | {"seed", "num_exp", "eval_every"}
 ALIGNMENT_FLAGS = {"align", "FairDD"}
-DATA_FLAGS = ("dataset", "data_path", "labels", "target_attr", "protected_attr", "skew", "im_size", "data_seed")
+DATA_OPTIONS = {field.name: field.default for field in fields(DatasetRequest)}
 NOT_IN_LABELS = IGNORED_WHEN_POOLING | ALIGNMENT_FLAGS | {"trained_on", "images"}
-PUBLISHED = {"data_seed": 30, "init": "real", "factor": 1, "group_balance": False, "dis_metric": "ours",
-             "warmup_epochs": 0}        # the values of the paper: not mentioned in names
+USUAL = {**DATA_OPTIONS, "init": "real", "factor": 1, "dis_metric": "ours", "warmup_epochs": 0}     # not in names
 RESAMPLES, COVERAGE = 10_000, 95        # of the bootstrap; percent
+MIN_SETS = 5                            # pairs of synthetic sets that an interval needs; below, the range is given
 
 
 @dataclass(frozen=True)
@@ -42,28 +43,20 @@ class RunGroup:
     def models(self) -> list[str]:
         return self.runs[0].models
 
-    def networks(self, model: str) -> pd.DataFrame:
-        """Return the networks of the last iteration, indexed by (seed, experiment, network)."""
-        finals = {run.flags["seed"]: run.final(model) for run in self.runs}
-        return pd.concat(finals, names=["seed"], join="inner")
+    @cached_property
+    def networks(self) -> dict[str, pd.DataFrame]:
+        """Return for each model the networks of the last iteration, indexed by (seed, experiment, network)."""
+        finals = {model: {run.flags["seed"]: run.final(model) for run in self.runs} for model in self.models}
+        return {model: pd.concat(final, names=["seed"], join="inner") for model, final in finals.items()}
 
-    def metrics(self, model: str) -> list[str]:
-        """Return the names of the metrics that every network has."""
-        return [name for name in self.networks(model) if name != "table"]
-
-    def summary(self, metric: str, model: str) -> dict:
-        """Return {"mean", "std" (sample; None for one network), "n"} over the networks of all synthetic sets."""
-        values = self.networks(model)[metric]
-        std = values.std(skipna=False) if len(values) > 1 else None
-        return {"mean": values.mean(skipna=False), "std": std, "n": len(values)}
-
-    def num_sets(self, model: str) -> int:
-        """Return the number of synthetic sets."""
-        return self.networks(model).index.droplevel("network").nunique()
+    @property
+    def network_levels(self) -> list[str]:
+        """Return the index levels that number the networks of one synthetic set; seeds of an evaluation share a set."""
+        return ["seed", "network"] if self.runs[0].is_evaluation else ["network"]
 
     def table(self, model: str) -> np.ndarray:
         """Return the mean accuracy of each cell (G, C), NaN where a network has none."""
-        return np.mean(np.stack(self.networks(model)["table"]), axis=0)
+        return np.mean(np.stack(self.networks[model]["table"]), axis=0)
 
     @property
     def is_curve(self) -> bool:
@@ -75,19 +68,6 @@ class RunGroup:
         networks = pd.concat([run.networks for run in self.runs])
         values = networks[networks["model"] == self.models[0]].groupby("iteration")[metric]
         return pd.DataFrame({"mean": values.mean(), "std": values.std().fillna(0.0)})
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """The mean difference of a metric from the baseline over pairs of synthetic sets, with its bootstrap interval.
-
-    low, high: None for a single pair of networks; pairs: the number of pairs of synthetic sets.
-    """
-
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    pairs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,14 +84,10 @@ class Comparison:
     def title(self) -> str:
         """Return the data, the network and the number of images per class as text."""
         flags = self.groups[0].flags
-        options = [f"{name} {value}" for name, value in data_flags(flags).items() if is_unusual(name, value)]
+        options = [f"{name} {value}" for name, value in data_flags(flags).items()]
         models = [flags["model"]] if isinstance(flags["model"], str) else flags["model"]
         ipc = [f"ipc {flags['ipc']}"] if "ipc" in flags else []
-        return ", ".join([flags["dataset"], *options[1:], " ".join(models), *ipc])
-
-    def rows(self) -> Iterator[tuple[RunGroup, str]]:
-        """Yield (group, model) for every row of a table."""
-        yield from ((group, model) for group in self.groups for model in group.models)
+        return ", ".join([flags["dataset"], *options, " ".join(models), *ipc])
 
     def baseline(self, group: RunGroup) -> RunGroup | None:
         """Return the group that this one is compared with: the one named by against, or the matching vanilla runs."""
@@ -123,20 +99,6 @@ class Comparison:
         key = pooling_key(group.flags, ALIGNMENT_FLAGS)
         return next((other for other in others if other.flags.get("align") == "vanilla"
                      and pooling_key(other.flags, ALIGNMENT_FLAGS) == key), None)
-
-    def difference(self, group: RunGroup, metric: str, model: str) -> PairedDifference | None:
-        """Return how a metric of a group differs from its baseline's, or None without a baseline or without pairs."""
-        baseline = self.baseline(group)
-        if baseline is None or model not in baseline.models or metric not in baseline.metrics(model):
-            return None
-        networks, reference = group.networks(model), baseline.networks(model)
-        shared = networks.index.intersection(reference.index)
-        if shared.empty:
-            return None
-        differences = networks.loc[shared, metric] - reference.loc[shared, metric]
-        by_set = differences.unstack("network").to_numpy()
-        low, high = bootstrap_interval(by_set) if by_set.size > 1 else (None, None)
-        return PairedDifference(by_set.mean().item(), low, high, len(by_set))
 
 
 def read_comparisons(folders: Iterable[Path], against: str | None = None) -> list[Comparison]:
@@ -173,25 +135,38 @@ def pool_runs(runs: list[FinishedRun]) -> list[RunGroup]:
     pools = group_by(runs, lambda run: pooling_key(run.flags))
     pools.sort(key=lambda pool: (pool[0].is_all_real, pool[0].flags["Iteration"] > 0,
                                  pool[0].flags.get("align") != "vanilla"))
-    namesakes = group_by(pools, lambda pool: run_name(pool[0].flags))
-    names = {id(pool): distinct_name(pool[0], [other[0] for other in alike]) for alike in namesakes for pool in alike}
-    return [RunGroup(names[id(pool)], pool) for pool in pools]
+    for pool in pools:
+        check_independent(pool)
+    return [RunGroup(distinct_name(pool[0], [other[0] for other in pools]), pool) for pool in pools]
 
 
-def distinct_name(run: FinishedRun, namesakes: list[FinishedRun]) -> str:
+def check_independent(runs: list[FinishedRun]) -> None:
+    """Raise UserError if two runs of a group hold the same synthetic set, which would count as two independent ones."""
+    first_runs = {}
+    for run in runs:
+        for experiment in run.networks["experiment"].unique():
+            first = first_runs.setdefault((run.flags["seed"], experiment), run)
+            if first is not run:
+                contents = {(folder / EVALUATIONS).read_bytes() for folder in (first.folder, run.folder)}
+                relation = "are copies of one run" if len(contents) == 1 else "have the same flags and seed"
+                raise UserError(f"{first.folder} and {run.folder} {relation}, so they are not independent; "
+                                "name only one of them")
+
+
+def distinct_name(run: FinishedRun, others: list[FinishedRun]) -> str:
     """Return the run's name and, in parentheses, the flags in which it differs from its namesakes, else its folder."""
-    differing = [name for name, value in run.flags.items() if name not in NOT_IN_LABELS
+    namesakes = [other for other in others if other.name == run.name]
+    differing = [(name, value) for name, value in run.flags.items() if name not in NOT_IN_LABELS
                  and any(other.flags.get(name) != value for other in namesakes)]
-    labels = [name if run.flags[name] is True else f"{name} {run.flags[name]}" for name in differing
-              if is_unusual(name, run.flags[name])]
+    labels = [name if value is True else f"{name} {value}" for name, value in differing if is_unusual(name, value)]
     if len(namesakes) > 1 and not differing:
         labels = [str(run.folder)]
-    return run_name(run.flags) + (f" ({', '.join(labels)})" if labels else "")
+    return run.name + (f" ({', '.join(labels)})" if labels else "")
 
 
 def is_unusual(name: str, value) -> bool:
-    """Return whether a flag is set, and to something other than the paper's value."""
-    return value is not None and value is not False and (name, value) not in PUBLISHED.items()
+    """Return whether a flag is set, and to something other than its usual value."""
+    return value is not None and value is not False and (name, value) not in USUAL.items()
 
 
 def pooling_key(flags: dict, ignored: Iterable[str] = ()) -> dict:
@@ -201,13 +176,15 @@ def pooling_key(flags: dict, ignored: Iterable[str] = ()) -> dict:
 
 
 def data_key(run: FinishedRun) -> list:
-    """Return what identifies the data of a run."""
-    return [data_flags(run.flags), run.class_names, run.group_names]
+    """Return what identifies the data of a run; the counts tell apart splits that differ between versions."""
+    counts = run.counts and {split: counts.tolist() for split, counts in run.counts.items()}
+    return [run.flags["dataset"], data_flags(run.flags), run.class_names, run.group_names, counts]
 
 
 def data_flags(flags: dict) -> dict:
-    """Return the flags that identify the data; data_path is one of them only for a user's own folder."""
-    return {name: flags.get(name) for name in DATA_FLAGS if name != "data_path" or flags["dataset"] == "Folder"}
+    """Return the unusual options of the data set; data_path identifies the data only for a user's own folder."""
+    return {name: flags[name] for name in DATA_OPTIONS if is_unusual(name, flags.get(name))
+            and (name != "data_path" or flags["dataset"] == "Folder")}
 
 
 def group_by(items: Iterable, key: Callable) -> list[list]:
@@ -216,6 +193,28 @@ def group_by(items: Iterable, key: Callable) -> list[list]:
     for item in items:
         groups.setdefault(json.dumps(key(item), sort_keys=True), []).append(item)
     return list(groups.values())
+
+
+def paired_differences(group: RunGroup, baseline: RunGroup, model: str) -> pd.DataFrame:
+    """Return how each metric of a group differs from its baseline's, indexed by metric; no row if they share no pair.
+
+    difference: the mean over pairs; pairs: the number of pairs of synthetic sets; low, high: with bounds "interval"
+    the bootstrap interval; with bounds "range", for fewer than MIN_SETS pairs, the extreme differences of a pair of
+    sets; None for a single pair.
+    """
+    networks, reference = group.networks[model], baseline.networks[model]
+    shared = networks.index.intersection(reference.index)
+    levels = [level for level in group.network_levels if level in baseline.network_levels]
+    records = {}
+    for metric in networks.columns.intersection(reference.columns).drop("table") if len(shared) else ():
+        by_set = (networks.loc[shared, metric] - reference.loc[shared, metric]).unstack(levels).to_numpy()
+        low, high, bounds = by_set.mean(1).min(), by_set.mean(1).max(), "range"
+        if len(by_set) >= MIN_SETS:
+            low, high, bounds = *bootstrap_interval(by_set), "interval"
+        elif len(by_set) == 1:
+            low, high, bounds = None, None, None
+        records[metric] = (by_set.mean(), low, high, bounds, len(by_set))
+    return pd.DataFrame.from_dict(records, "index", columns=["difference", "low", "high", "bounds", "pairs"])
 
 
 def bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,8 +14,9 @@ import pandas as pd
 from PIL import Image
 
 from fairdd.core.errors import UserError
+from fairdd.flags import to_argv
 from fairdd.run.folder import DATASET, EVALUATIONS, FLAGS, PROJECTION, RESULTS, RUNTIME_FLAGS, TIME, picture_name
-from fairdd.run.formatting import MAIN_METRICS
+from fairdd.run.formatting import MAIN_METRICS, run_name
 from fairdd.run.legacy import existing_file, upgrade_flags, upgrade_metrics
 
 REQUIRED_FLAGS = ("dataset", "model", "Iteration", "seed", "num_eval")
@@ -23,7 +24,7 @@ REQUIRED_OF_DISTILLATION = ("method", "align", "init", "ipc", "num_exp")    # an
 EVALUATION_FIELDS = {"method", "Iteration", "source", "images", "trained_on"}   # recorded, but not flags of the command
 EVALUATION_KEY = ["experiment", "iteration", "model"]
 CROP_IMAGES, GRID_PADDING = 10, 2       # images per side of a picture in the report; pixels between images
-UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError,
+UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
               Image.DecompressionBombError)     # raised by the readers on a damaged file
 
 
@@ -39,7 +40,7 @@ class FinishedRun:
 
     folder: Path
     flags: dict
-    given: list[str]
+    non_default: list[str]
     entry: str
     versions: dict
     model: str
@@ -49,6 +50,12 @@ class FinishedRun:
     counts: dict[str, np.ndarray] | None
     projection: dict | None
     minutes: float | None
+
+    @property
+    def name(self) -> str:
+        """Return what the run is; for all real images with the epochs, which may be too few to converge."""
+        epochs = f", {self.flags['epoch_eval_train']} epochs" if self.is_all_real else ""
+        return run_name(self.flags) + epochs
 
     @property
     def models(self) -> list[str]:
@@ -82,31 +89,27 @@ class FinishedRun:
             return content.getvalue()
 
     def command(self) -> str:
-        """Return the command that repeats the run in its default folder: the given flags that change its results."""
+        """Return the command that repeats the run in its default folder: non-default flags that change its results."""
         hidden = RUNTIME_FLAGS | (EVALUATION_FIELDS if self.is_evaluation else set())
-        shown = {"method", "dataset", "ipc", "seed", *self.given} - hidden
+        shown = {"method", "dataset", "ipc", "seed", *self.non_default} - hidden
         if self.flags.get("data_path", "data") != "data":
             shown.add("data_path")
         source = [self.flags["source"]] if self.flags.get("source") else []
-        words = ["python", "-m", "fairdd.evaluate", *source] if self.is_evaluation else ["python", self.entry]
-        for name, value in self.flags.items():
-            if name in shown and value is not None and value is not False:
-                values = [] if value is True else value if isinstance(value, list) else [value]
-                words += [f"--{name}", *map(str, values)]
-        return shlex.join(words)
+        command = ["-m", "fairdd.evaluate", *source] if self.is_evaluation else [self.entry]
+        flags = {name: value for name, value in self.flags.items() if name in shown}
+        return shlex.join(["python", *command, *to_argv(flags)])
 
 
 def read_run(folder: Path | str) -> FinishedRun:
     """Return the run in a folder. Raises UserError, naming the folder or the file, if it is not finished or damaged."""
     folder = Path(folder)
     if not (folder / RESULTS).exists():
-        hint = "; re-run its command to resume it" if (folder / FLAGS).exists() else ""
-        raise UserError(f"{folder} holds no finished run (no {RESULTS}){hint}")
+        raise UserError(f"{folder} holds no finished run (no {RESULTS}){describe_progress(folder)}")
     with run_file(folder, FLAGS) as path:
         content = upgrade_flags(json.loads(path.read_text()))
         flags = content["flags"]
         require(flags, REQUIRED_FLAGS if "trained_on" in flags else REQUIRED_FLAGS + REQUIRED_OF_DISTILLATION)
-        origin = {name: content[name] for name in ("given", "entry", "versions")}
+        origin = {name: content[name] for name in ("non_default", "entry", "versions")}
     with run_file(folder, RESULTS) as path:
         results = json.loads(path.read_text())
         names = {"class_names": list(results["class_names"]), "group_names": list(results["group_names"])}
@@ -122,6 +125,20 @@ def read_run(folder: Path | str) -> FinishedRun:
                       minutes=minutes, **origin, **names)
     check_complete(run)
     return run
+
+
+def describe_progress(folder: Path) -> str:
+    """Return how far an unfinished run has come, as far as its folder says, and how to resume it; "" without a run."""
+    if not (folder / FLAGS).exists():
+        return ""
+    progress = ""
+    with suppress(*UNREADABLE):
+        flags = upgrade_flags(json.loads((folder / FLAGS).read_text()))["flags"]
+        last = json.loads((folder / EVALUATIONS).read_text().rpartition("\n")[0].splitlines()[-1])
+        progress = f", iteration {last['iteration']} of {flags['Iteration']}"
+        if flags.get("num_exp", 1) > 1:
+            progress += f", synthetic set {last['experiment'] + 1} of {flags['num_exp']}"
+    return f"; it is unfinished{progress}: re-run its command to resume it"
 
 
 def read_networks(path: Path, shape: tuple[int, int]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from fairdd.report.comparison import RunGroup
 SIZE, DPI = (4.6, 3.4), 150     # inches; dots per inch of the rasterized points
 INK = "#010203"                 # replaced by the text color of the page
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888")     # Okabe and Ito's; gray
-MARKERS, GLYPHS = "os^Dv<>", "●■▲◆▼◀▶"
+MARKERS, GLYPHS = "os^Dv<", "●■▲◆▼◀"      # one fewer than colors, so that the pairs repeat late
 STYLE = {
     "font.size": 10, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK,
     "ytick.color": INK, "axes.grid": True, "grid.color": "#888888", "grid.alpha": 0.3, "axes.axisbelow": True,
@@ -31,8 +31,9 @@ def trade_off(numbered: Numbered) -> Markup:
     fig, axes = new_plot("accuracy, %", "DEO_A, % (0 is fair)")
     for number, group in numbered:
         for run in group.runs:
-            x, y = (RunGroup("", [run]).summary(metric, group.models[0]) for metric in ("accuracy", "DEO_A"))
-            axes.errorbar(x["mean"], y["mean"], y["std"] or 0, x["std"] or 0, ms=7, capsize=3, **line_style(number))
+            final = run.final(group.models[0])[["accuracy", "DEO_A"]]
+            (x, y), (x_std, y_std) = final.mean(), final.std().fillna(0)
+            axes.errorbar(x, y, y_std, x_std, ms=7, capsize=3, **line_style(number))
     return to_svg(fig, "accuracy against DEO_A of every run")
 
 

@@ -147,6 +147,6 @@ def free_memory(device: str) -> int | None:
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
+    if device != "cpu" or not meminfo.exists():
         return None
     return next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable" in line)
