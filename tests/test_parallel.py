@@ -182,6 +182,19 @@ def test_items_are_taken_at_most_one_more_than_workers_ahead(set_threads, thread
         assert item == number and len(taken) <= number + threads + 1
 
 
+def test_nested_work_stays_in_its_worker_even_if_torch_would_use_more_threads_there(set_threads):
+    set_threads(2)
+
+    def nested(item):
+        torch.set_num_threads(2)
+        names = {threading.current_thread().name}
+        names.update(parallel.ordered_map(lambda _: threading.current_thread().name, range(5), CPU))
+        torch.set_num_threads(1)
+        return item, len(names)
+
+    assert list(parallel.ordered_map(nested, range(4), CPU)) == [(item, 1) for item in range(4)]
+
+
 def test_workers_end_when_their_results_are_no_longer_wanted(set_threads):
     set_threads(2)
     is_running, finished, deadline = threading.Event(), [], time.monotonic() + 20
