@@ -1,4 +1,4 @@
-"""data/README.md: every recipe's commands and lines, run on made-up files of the real layout and header, give the
+"""data/README.md: every layout's commands and lines, run on made-up files of the real layout and header, give the
 classes, groups and splits of these files, image by image."""
 
 import json
@@ -21,12 +21,12 @@ README = (Path(__file__).parent.parent / "data" / "README.md").read_text()
 RECIPES = dict(re.findall(r"^#### (.+?)\n(.*?)(?=^#)", README[README.index("### Recipes"):], re.DOTALL | re.MULTILINE))
 
 
-def blocks(recipe, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", RECIPES[recipe], re.DOTALL | re.MULTILINE)
+def blocks(layout, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", RECIPES[layout], re.DOTALL | re.MULTILINE)
 
 
-def commands(recipe):
-    return [line for block in blocks(recipe, "bash") for line in block.splitlines()]
+def commands(layout):
+    return [line for block in blocks(layout, "bash") for line in block.splitlines()]
 
 
 class Made:
@@ -74,8 +74,8 @@ def check(made, command):
     return data
 
 
-def run_lines(recipe, index=0):
-    exec(blocks(recipe, "python")[index], {})
+def run_lines(layout, index=0):
+    exec(blocks(layout, "python")[index], {})
 
 
 def test_every_recipe_is_tested():
