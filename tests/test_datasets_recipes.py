@@ -1,4 +1,4 @@
-"""data/README.md: every layout's commands and lines, run on made-up files of the real layout and header, give the
+"""data/README.md: every recipe's commands and lines, run on made-up files of the real layout and header, give the
 classes, groups and splits of these files, image by image."""
 
 import json
@@ -21,12 +21,12 @@ README = (Path(__file__).parent.parent / "data" / "README.md").read_text()
 RECIPES = dict(re.findall(r"^#### (.+?)\n(.*?)(?=^#)", README[README.index("### Recipes"):], re.DOTALL | re.MULTILINE))
 
 
-def blocks(layout, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", RECIPES[layout], re.DOTALL | re.MULTILINE)
+def blocks(title, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", RECIPES[title], re.DOTALL | re.MULTILINE)
 
 
-def commands(layout):
-    return [line for block in blocks(layout, "bash") for line in block.splitlines()]
+def commands(title):
+    return [line for block in blocks(title, "bash") for line in block.splitlines()]
 
 
 class Made:
@@ -74,8 +74,8 @@ def check(made, command):
     return data
 
 
-def run_lines(layout, index=0):
-    exec(blocks(layout, "python")[index], {})
+def run_lines(title, index=0):
+    exec(blocks(title, "python")[index], {})
 
 
 def test_every_recipe_is_tested():
@@ -86,10 +86,10 @@ def test_every_recipe_is_tested():
 
 def test_waterbirds(made):
     home, lines = "waterbird_complete95_forest2water2", ["img_id,img_filename,y,split,place,place_filename"]
-    for k, (split, y, place, _) in enumerate(product("012", "01", "01", range(3)), 1):
+    for k, (split, y, background, _) in enumerate(product("012", "01", "01", range(3)), 1):
         path = f"{k:03}.Black_footed_Albatross/Black_Footed_Albatross_{k:04}_18.png"
-        made.add(f"{home}/{path}", ("train", "val", "test")[int(split)], y, place)
-        lines.append(f"{k},{path},{y},{split},{place},/o/ocean/{k:08}.jpg")
+        made.add(f"{home}/{path}", ("train", "val", "test")[int(split)], y, background)
+        lines.append(f"{k},{path},{y},{split},{background},/o/ocean/{k:08}.jpg")
     made.lines(f"{home}/metadata.csv", lines)
     data = check(made, commands("Waterbirds")[0])
     assert "split: 0/1/2 of column 'split' read as train/val/test" in data.notes[0]
