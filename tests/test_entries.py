@@ -60,7 +60,8 @@ def test_a_run_writes_every_file(tmp_path, method, align):
     assert record["flags"]["align"] == align and record["versions"]["torch"] == torch.__version__
     assert record["entry"] == ("main_DM.py" if method == "DM" else "main_DC.py")
     assert set(record["non_default"]) >= {"method", "ipc", "model", "eval_every"}
-    assert np.sum(read_json(folder / "dataset.json")["train"]) == 1200
+    train = get_dataset("Colored_Digits", im_size=8).train
+    assert read_json(folder / "dataset.json")["train"] == train.counts().tolist()
     assert read_json(folder / "projection.json").keys() >= {"real", "start", "end"}
     assert read_json(folder / "time.json")["minutes"] > 0 and not list(folder.glob("checkpoint*"))
     assert "iteration 2 | ConvNetD1W32 x 2 | accuracy" in (folder / "log.txt").read_text()
@@ -225,7 +226,7 @@ def test_quiet_prints_neither_data_nor_settings_and_logs_both(tmp_path, capsys):
     loud = capsys.readouterr().out
     run("DM", tmp_path / "quiet", "--quiet")
     quiet = capsys.readouterr().out
-    for text in ("flags: method DM", "1200 training images", "smallest cell"):
+    for text in ("flags: method DM", " training images  red", "smallest cell"):
         assert text in loud and text not in quiet and text in (tmp_path / "quiet" / "log.txt").read_text()
     assert "accuracy" in quiet
 
