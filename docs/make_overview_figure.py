@@ -42,7 +42,7 @@ TITLE = {"vanilla": "Vanilla: one target per class", "fairdd": "FairDD: one targ
 LOSS = {"vanilla": r"$\Vert\,\bar{\phi} - s\,\Vert^2$,   ★ $=\,\bar{\phi}\,=\,\sum_g\;\frac{n_g}{n}\,c_g$",
         "fairdd": r"$\sum_g\;\Vert\,c_g - s\,\Vert^2$,   ★ $=\,\frac{1}{G}\,\sum_g\;c_g$"}
 ANNOTATION = {"vanilla": ("mean of images:\n{:.0%} majority", (-65, -20)),     # offset from the star in points
-              "fairdd": ("mean of centers:\n{:.0%} each group", (38, 28))}
+              "fairdd": ("mean of centers:\n{:.0%} each group", (38, 64))}
 NOTE = (r"$\phi(x)$: here the embedding by a random network (DM); for DC, the gradient of the loss" "\n"
         "axes: the first two principal components of the group centers")
 
@@ -136,7 +136,7 @@ def draw_real(fig: Figure, real: GroupedImages) -> None:
     left, sizes = LEFT["real"], real.counts()[:, 0].tolist()
     add_text(fig, left, HEIGHT - 0.2, "Real set $T$", size=11, weight="bold")
     add_text(fig, left, HEIGHT - 0.52, f"all {len(real)} images of class “{real.class_names[0]}”")
-    draw_mosaic(fig, real.images, (left, HEIGHT - 0.7), columns=16, zoom=2)
+    draw_mosaic(fig, real.images, (left, HEIGHT - 0.7), columns=17, zoom=2)
     add_text(fig, left + 1.36, 2.95, "grouped by protected attribute", ha="center")
     for row, group in enumerate(real.groups.unique().tolist()):
         top = 2.82 - 0.2 * row

@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         """Parse the flags; --unknown -1,unknown is understood although its value begins like a flag."""
         args = list(sys.argv[1:] if args is None else args)
-        for index in [index for index, word in enumerate(args[:-1]) if word == "--unknown"][::-1]:
+        for index in [index for index, arg in enumerate(args[:-1]) if arg == "--unknown"][::-1]:
             args[index : index + 2] = [f"--unknown={args[index + 1]}"]
         return super().parse_args(args, namespace)
 
@@ -88,12 +88,12 @@ def parse_flags(methods: Sequence[Method], network_factory: Callable, eval_modes
 
 def to_argv(flags: dict) -> list[str]:
     """Return flags as they are typed; None and False are left out."""
-    words = []
+    argv = []
     for name, value in flags.items():
         if value is not None and value is not False:
             values = [] if value is True else value if isinstance(value, list) else [value]
-            words += [f"--{name}", *map(str, values)]
-    return words
+            argv += [f"--{name}", *map(str, values)]
+    return argv
 
 
 def make_parser(methods: Sequence[Method], network_factory: Callable, eval_modes: Sequence[str]) -> Parser:
@@ -267,15 +267,15 @@ def default_save_path(args: Flags) -> str:
     """Return a readable folder name for the run, with a short hash of the other flags that are not defaults."""
     ipc = f"ipc{args.ipc}" + f"x{args.factor**2}" * (args.factor > 1)
     what = [f"start-{args.init}"] if args.Iteration == 0 else [args.align] + [args.init] * (args.init != "real")
-    parts = [args.method, args.dataset, args.model, ipc, *what, f"seed{args.seed}"]
+    components = [args.method, args.dataset, args.model, ipc, *what, f"seed{args.seed}"]
     shown = READABLE_FLAGS | {"Iteration" if args.Iteration == 0 else "align"}
     others = {name: getattr(args, name) for name in args.non_default
               if name not in RUNTIME_FLAGS | shown or (name, args.dataset) == ("data_path", "Folder")}
-    return "results/" + "_".join(parts + readable_and_hash(others))
+    return "results/" + "_".join(components + readable_and_hash(others))
 
 
 def readable_and_hash(flags: Mapping) -> list[str]:
-    """Return two parts of a folder name that tell these flags from any others: a readable one and a hash."""
+    """Return two components of a folder name that tell these flags from any others: a readable one and a hash."""
     if not flags:
         return []
     readable = "_".join(name if value is True else f"{name}{value}" for name, value in flags.items())

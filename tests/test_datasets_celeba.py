@@ -196,7 +196,7 @@ def test_celeba_without_a_test_partition_trains_on_all_images_but_the_test(tmp_p
     data = get("CelebA", tmp_path, protected_attr=protected)
     per_cell = 8 // cells                                       # a fifth of the smallest cell, of 10 or 5 images
     assert (data.test.counts() == per_cell).all()
-    assert f"{per_cell} images of every tested cell are held out" in data.notes[0]
+    assert f"{per_cell * cells} images are held out, equally many of every tested cell" in data.notes[0]
     total = data.train.counts() + data.test.counts()
     assert total.tolist() == ([[10, 20], [10, 10]] if cells == 4 else [[5, 10], [5, 10], [5, 5], [5, 5]])
     for split in (data.train, data.test):

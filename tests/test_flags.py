@@ -185,8 +185,8 @@ def test_non_default_flags_are_those_that_repeat_the_run():
                         (main_DC, "--dataset CelebA --epoch_eval_train 300")]:
         args = entry.parse(line.split())[1].as_dict()
         flags = {name: args[name] for name in args["non_default"]}
-        again = entry.parse([word for name, value in flags.items()
-                             for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])])[1].as_dict()
+        again = entry.parse([arg for name, value in flags.items()
+                             for arg in ([f"--{name}"] if value is True else [f"--{name}", str(value)])])[1].as_dict()
         names = args.keys() - {"save_path", "quiet", "restart"}
         assert {name: args[name] for name in names} == {name: again[name] for name in names}
         assert not {"quiet", "restart", "save_path", "FairDD"} & flags.keys()

@@ -138,6 +138,26 @@ def test_an_unreadable_image_is_an_error_or_left_out(paths, tmp_path, fault):
         load_images(paths, 4, request_for(tmp_path))
 
 
+def test_a_signal_does_not_wait_for_the_other_images(paths, tmp_path, monkeypatch):
+    calls = []
+
+    def read_slowly(path, size, square):
+        calls.append(path)
+        time.sleep(0.005)
+        return np.zeros((3, 4, 4), np.uint8)
+
+    def interrupt(images, *args, **kwargs):
+        yield next(images)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fairdd.datasets.image_cache.read_image", read_slowly)
+    monkeypatch.setattr("fairdd.datasets.image_cache.tqdm", interrupt)
+    monkeypatch.setattr("fairdd.datasets.image_cache.CHUNK", 1)
+    with pytest.raises(KeyboardInterrupt):
+        load_images(paths, 4, request_for(tmp_path))
+    assert len(calls) < 100 and not list((tmp_path / CACHE).iterdir())
+
+
 def test_a_full_chunk_of_unreadable_images_is_left_out(paths, tmp_path):
     for path in paths[:70]:
         path.write_bytes(b"no image")

@@ -30,7 +30,7 @@ def test_bars_show_loss_speed_and_time_left_on_a_terminal_only(tmp_path, monkeyp
     assert text == ""
 
 
-def events(folder):
+def recorded_events(folder):
     """Return the steps of every tag in the event files of a folder, as TensorBoard reads them."""
     accumulator = EventAccumulator(str(folder))
     accumulator.Reload()
@@ -43,7 +43,7 @@ def test_event_files_hold_losses_metrics_and_pictures_and_change_no_result(tmp_p
     for name, flags in {"with": ["--tensorboard"], "without": []}.items():
         main_DM.main([*QUICK, "--eval_every", "2", *flags, "--save_path", str(tmp_path / name)])
     metrics = {f"{name}/ConvNetD1W32": [0, 2, 3] for name in ("accuracy", "DEO_M", "DEO_A")}
-    assert events(tmp_path / "with" / "tensorboard" / "experiment0") == metrics | {
+    assert recorded_events(tmp_path / "with" / "tensorboard" / "experiment0") == metrics | {
         "loss": [0, 1, 2], "synthetic": [0, 2, 3]}
     for name in ("synthetic.pt", "results.json", "evaluations.jsonl"):
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
@@ -55,7 +55,7 @@ def test_a_resumed_run_records_every_step_once(tmp_path):
         with open_writer(SimpleNamespace(tensorboard=True), Path(tmp_path), 0, steps[0]) as writer:
             for step in steps:
                 writer.add_scalar("loss", 1.0, step)
-    assert events(tmp_path / "tensorboard" / "experiment0") == {"loss": list(range(7))}
+    assert recorded_events(tmp_path / "tensorboard" / "experiment0") == {"loss": list(range(7))}
 
 
 def test_without_the_package_the_flag_is_refused_at_once(tmp_path, monkeypatch, capsys):

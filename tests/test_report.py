@@ -164,6 +164,22 @@ def test_runs_with_different_classes_are_not_pooled(tmp_path):
     assert len(read_comparisons(runs)) == 2
 
 
+def test_runs_on_different_splits_of_the_data_are_not_pooled(tmp_path):
+    runs = [write_run(tmp_path / str(seed), [10], seed=seed) for seed in range(3)]
+    for run, count in zip(runs, (5, 6, 5), strict=True):
+        (run / "dataset.json").write_text(json.dumps({"train": [[count, 2], [3, 4]], "test": [[1, 1], [1, 1]]}))
+    sizes = [[len(group.runs) for group in comparison.groups] for comparison in read_comparisons(runs)]
+    assert sizes == [[2], [1]]
+
+
+def test_the_title_names_the_data_with_its_unusual_options(tmp_path):
+    run = write_run(tmp_path / "a", [10], dataset="Folder", data_path="/faces", data_seed=30, rare_cells="refuse",
+                    im_size=None, skip_bad_images=False)
+    assert read_comparisons([run])[0].title == "Folder, data_path /faces, rare_cells refuse, ConvNet, ipc 1"
+    run = write_run(tmp_path / "b", [10], dataset="UTKface", data_path="/faces", data_seed=3, rare_cells="omit")
+    assert read_comparisons([run])[0].title == "UTKface, data_seed 3, ConvNet, ipc 1"
+
+
 def test_vanilla_runs_are_the_baseline_only_if_nothing_but_the_alignment_differs(tmp_path):
     runs = [write_run(tmp_path / "v", [10], lr_img=1), write_run(tmp_path / "f", [20], lr_img=2, align="fairdd")]
     assert not any(row["difference"] for row in csv_rows(report.write_report(runs, tmp_path / "out")[2]))
@@ -351,7 +367,7 @@ def test_two_real_runs_end_to_end(tmp_path, capsys):
     page = check_page((tmp_path / "out" / "report.html").read_text())
     text = " ".join(page.texts)
     for title in ("Accuracy against fairness", "Synthetic images", "Accuracy of each (group, class)",
-                  "During distillation", "Real and synthetic images", "1,200 training images", "main_DM.py",
+                  "During distillation", "Real and synthetic images", "1,287 training images", "main_DM.py",
                   "Difference from vanilla"):
         assert title in text
     pictures = [value for value in page.urls if value.startswith("data:")]
@@ -375,7 +391,7 @@ def test_what_a_run_records_for_the_report_depends_on_the_seed_alone(tmp_path):
     start, end = ((tmp_path / "a" / f"experiment0_iteration0000{number}.png").read_bytes() for number in (0, 2))
     assert start == (tmp_path / "b" / "experiment0_iteration00000.png").read_bytes() != end
     data = json.loads((tmp_path / "a" / "dataset.json").read_text())
-    assert np.sum(data["train"]) == 1200 and np.shape(data["test"]) == (10, 10)
+    assert np.sum(data["train"]) == 1287 and np.shape(data["test"]) == (10, 10)
 
 
 def refused(capsys, *arguments):

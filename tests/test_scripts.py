@@ -45,7 +45,7 @@ def script(name, *flags, **environment):
 
 @pytest.fixture
 def commands_of(tmp_path):
-    """A function that runs a script with a recording Python and returns its commands, as lists of words."""
+    """A function that runs a script with a recording Python and returns its commands, as lists of command_line."""
     recorder, record, question, answer = (tmp_path / name for name in ("python", "record", "question", "answer"))
     recorder.write_text(RECORDER.replace("question", str(question)).replace("answer", str(answer))
                         .replace("record;", f"{record};").replace("record\n", f"{record}\n"))
@@ -66,11 +66,11 @@ def commands_of(tmp_path):
 
 def answer_questions(question, answer):
     """Run code and arguments (of python -c) in this process, until there are none; answer with status and output."""
-    while words := question.read_text().split("\0")[:-1]:
+    while command_line := question.read_text().split("\0")[:-1]:
         output, status = io.StringIO(), 0
-        with contextlib.redirect_stdout(output), mock.patch.object(sys, "argv", words[:1] + words[2:]):
+        with contextlib.redirect_stdout(output), mock.patch.object(sys, "argv", command_line[:1] + command_line[2:]):
             try:
-                exec(words[1], {})
+                exec(command_line[1], {})
             except SystemExit as stop:
                 status = stop.code
             except Exception as error:      # a script must never wait for an answer
@@ -145,7 +145,7 @@ def test_a_python_without_the_packages_is_recognized(tmp_path):
 
 
 def listed():
-    """Return the commands of every experiment that reproduce.sh lists, as lists of words, by its name."""
+    """Return the commands of every experiment that reproduce.sh lists, as lists of command_line, by its name."""
     experiments = {}
     for line in script("reproduce", "--list").stdout.splitlines():
         if line.startswith(" "):

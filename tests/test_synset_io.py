@@ -133,12 +133,31 @@ def test_images_and_labels_in_two_files_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "labels", [LABELS.int(), LABELS.byte(), LABELS.float(), LABELS.half(), LABELS[:, None], one_hot(LABELS),
-               one_hot(LABELS).float()]
+    "labels", [LABELS.int(), LABELS.byte(), LABELS.float(), LABELS.half(), LABELS.double().requires_grad_(),
+               LABELS[:, None], one_hot(LABELS), one_hot(LABELS).float()]
 )
 def test_hard_labels_are_read_in_every_form(tmp_path, labels):
     [syn] = read_saved_sets(save(tmp_path / "set.pt", [IMAGES, labels])).sets
     assert syn.labels.dtype == torch.int64 and torch.equal(syn.labels, LABELS)
+
+
+@pytest.mark.parametrize(
+    "pair", [[IMAGES, LABELS.cfloat()], [IMAGES.cfloat(), LABELS], [IMAGES.to_sparse(), LABELS],
+             [IMAGES, LABELS.to_sparse()], [IMAGES, torch.tensor(1)], [IMAGES, LABELS[None, None]], [LABELS, IMAGES]]
+)
+def test_tensors_of_other_kinds_are_refused(tmp_path, pair):
+    message = read_error(save(tmp_path / "set.pt", pair))
+    assert "expected images (M, C, H, W)" in message or "sparse" in message     # torch warns of sparse tensors first
+
+
+def test_two_classes_can_be_given_as_booleans(tmp_path):
+    [syn] = read_saved_sets(save(tmp_path / "set.pt", [IMAGES, LABELS > 4])).sets
+    assert torch.equal(syn.labels, (LABELS > 4).long())
+
+
+def test_other_keys_of_a_dict_are_ignored(tmp_path):
+    content = {"data": [[IMAGES, LABELS]], "iterations": 5, "group_balance": None, "net": {"lr": torch.ones(2)}}
+    assert torch.equal(read_saved_sets(save(tmp_path / "set.pt", content)).sets[0].images, IMAGES)
 
 
 def test_soft_labels_stay_distributions_and_follow_their_grid(tmp_path):
@@ -270,6 +289,16 @@ def test_an_exported_folder_is_evaluated_with_the_flags_of_its_run(run, tmp_path
     flags = json.loads((out / "flags.json").read_text())["flags"]
     assert flags["model"] == ["MLP"] and flags["seed"] == 4 and flags["trained_on"] == "pictures"
     assert "accuracy" in json.loads((out / "results.json").read_text())
+
+
+def test_damaged_flags_are_refused(run, tmp_path):
+    export.main([str(run), str(tmp_path / "pictures"), "--format", "folder"])
+    for path in (run / "flags.json", tmp_path / "pictures" / "info.json"):
+        for content in ("{", "[]", '{"flags": 3}'):
+            path.write_text(content)
+            if content != "[]" or path.name == "flags.json":
+                with pytest.raises(UserError, match=f"{path.name} is damaged"):
+                    run_flags(path.parent)
 
 
 def test_an_incomplete_export_is_refused(run, tmp_path):

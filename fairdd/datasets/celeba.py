@@ -146,10 +146,8 @@ def split_images(target: splits.Attribute, protected: splits.Attribute, is_test:
     members = splits.cell_members(target, protected, np.arange(len(is_test)) if is_drawn else np.flatnonzero(is_test))
     available = [len(cell) // HELD_OUT if is_drawn else len(cell) for cell in members]
     names = splits.cell_names(target, protected, members)
-    tested, notes = splits.choose_tested_cells(members, available, request.rare_cells, names)
-    per_cell = min(available[k] for k in tested)
-    test = splits.draw_equally([members[k] for k in tested], per_cell, request.data_seed)
+    test, notes = splits.draw_test(members, available, request.data_seed, request.rare_cells, names)
     if not is_drawn:
         return splits.Split(slice(0, int((~is_test).sum())), test, notes)
-    note = f"the partition lists no test images: {per_cell} images of every tested cell are held out"
+    note = f"the partition lists no test images: {len(test)} images are held out, equally many of every tested cell"
     return splits.Split(np.setdiff1d(np.arange(len(is_test)), test), test, (note, *notes))

@@ -29,7 +29,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 GARMENTS = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 LINKS = {"MNIST": "http://yann.lecun.com/exdb/mnist/",
          "FashionMNIST": "https://github.com/zalandoresearch/fashion-mnist"}
-FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+FILES = tuple(f"{split}-{kind}" for split in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 MAX_IDX_BYTES = 16 + 60_000 * 28 * 28       # size of the largest idx file, unpacked
 LEVEL = np.arange(256)[:, None, None]       # gray levels; they broadcast with PALETTE to tables (256, 10, 3)
 BINARY_FOREGROUND = np.where(LEVEL >= 128, PALETTE, 0).astype(np.uint8)     # dark pixels are black

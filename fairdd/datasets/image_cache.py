@@ -120,15 +120,17 @@ def read_all(paths: Sequence[Path], size: int, request, square: bool, write: Cal
                 images.append(None)
         return images
 
-    bad = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    bad, pool = [], ThreadPoolExecutor(os.cpu_count())
+    hidden = None if request.progress else True         # None: hidden unless stderr is a terminal
+    try:
         images = chain.from_iterable(pool.map(read_chunk, chunk_slices(len(paths), CHUNK)))
-        hidden = None if request.progress else True          # None: hidden unless stderr is a terminal
         for k, image in enumerate(tqdm(images, "reading images once", len(paths), unit="image", disable=hidden)):
             if image is None:
                 bad.append(k)
             else:
                 write(image)
+    finally:
+        pool.shutdown(cancel_futures=True)              # a signal does not wait for the other images
     if len(bad) == len(paths):
         raise UserError(f"none of {len(paths)} images can be read; the first is {paths[0]}")
     return bad

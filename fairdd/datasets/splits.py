@@ -97,6 +97,32 @@ def cell_names(target: Attribute, protected: Attribute, members: Sequence[np.nda
     return [(target.names[target.values[cell[0]]], protected.names[protected.values[cell[0]]]) for cell in members]
 
 
+def hold_out_test(members: Sequence[np.ndarray], seed: int, rare: str = "omit",
+                  names: Sequence[tuple[str, str]] | None = None) -> Split:
+    """Hold out 100 test images of every tested cell, or half of the smallest; the rest trains, cell after cell.
+
+    rare, names: as of choose_tested_cells. Raises UserError.
+    """
+    available = [TEST_PER_CELL if len(cell) > TEST_PER_CELL else len(cell) // 2 for cell in members]
+    names = names or [("", f"cell {k}") for k in range(len(members))]
+    test, notes = draw_test(members, available, seed, rare, names)
+    return Split(np.concatenate([np.setdiff1d(cell, test) for cell in members]), test, notes)
+
+
+def draw_test(members: Sequence[np.ndarray], available: Sequence[int], seed: int, rare: str,
+              names: Sequence[tuple[str, str]]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Draw equally many images of every tested cell: as many as the smallest has available. -> indices, notes"""
+    tested, notes = choose_tested_cells(members, available, rare, names)
+    count = min(available[k] for k in tested)
+    if count == 0:
+        raise UserError("too few images of a (class, group) to both train and test; choose other attributes")
+    if count < TEST_PER_CELL:
+        smallest = min(len(members[k]) for k in tested)
+        notes += (f"the smallest tested cell has {smallest} images: the test takes {count} of each tested cell",)
+    generator = random.Random(seed)
+    return np.concatenate([generator.sample(members[k].tolist(), count) for k in tested]), notes
+
+
 def choose_tested_cells(members: Sequence[np.ndarray], available: Sequence[int], rare: str,
                         names: Sequence[tuple[str, str]]) -> tuple[list[int], tuple[str, ...]]:
     """Choose the cells that are tested. available: how many images of each cell may test. -> their indices, notes
@@ -119,31 +145,6 @@ def choose_tested_cells(members: Sequence[np.ndarray], available: Sequence[int],
         raise UserError(f"{reason}; without rare cells, fewer than two groups of {preview(lost)} are tested; choose "
                         "other attributes, or --rare_cells shrink")
     return tested, (f"{reason}; such cells are not tested",)
-
-
-def draw_equally(members: Sequence[np.ndarray], count: int, seed: int) -> np.ndarray:
-    """Draw count members of every cell, without replacement. -> their indices, cell after cell. Raises UserError."""
-    if count == 0:
-        raise UserError("too few images of a (class, group) to both train and test; choose other attributes")
-    generator = random.Random(seed)
-    return np.concatenate([np.array(generator.sample(cell.tolist(), count), np.int64) for cell in members])
-
-
-def hold_out_test(members: Sequence[np.ndarray], seed: int, rare: str = "omit",
-                  names: Sequence[tuple[str, str]] | None = None) -> Split:
-    """Draw equally many test images of every tested cell; the rest trains, cell after cell. Raises UserError.
-
-    The test takes 100 images of a cell, or half of the smallest cell. rare, names: as of choose_tested_cells
-    """
-    available = [TEST_PER_CELL if len(cell) > TEST_PER_CELL else len(cell) // 2 for cell in members]
-    names = names or [("", f"cell {k}") for k in range(len(members))]
-    tested, notes = choose_tested_cells(members, available, rare, names)
-    per_cell, smallest = (min(values[k] for k in tested) for values in (available, list(map(len, members))))
-    test = draw_equally([members[k] for k in tested], per_cell, seed)
-    if per_cell < TEST_PER_CELL:
-        notes += (f"the smallest tested cell has {smallest} images: the test takes {per_cell} of each tested cell, not "
-                  f"{TEST_PER_CELL}",)
-    return Split(np.concatenate([np.setdiff1d(cell, test) for cell in members]), test, notes)
 
 
 def select_images(images: Tensor, index: slice | np.ndarray, target: Attribute, protected: Attribute,

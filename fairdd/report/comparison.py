@@ -6,7 +6,7 @@ and experiment, networks within a pair of sets by their number; the bootstrap re
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -15,15 +15,15 @@ import pandas as pd
 
 from fairdd.core.errors import UserError
 from fairdd.core.rng import numpy_generator
+from fairdd.datasets import DatasetRequest
 from fairdd.report.load_runs import FinishedRun, read_run
 from fairdd.run.folder import EVALUATIONS, RUNTIME_FLAGS
 
 IGNORED_WHEN_POOLING = RUNTIME_FLAGS | {"seed", "num_exp", "eval_every"}
 ALIGNMENT_FLAGS = {"align", "FairDD"}
-DATA_FLAGS = ("dataset", "data_path", "labels", "target_attr", "protected_attr", "skew", "im_size", "data_seed")
+DATA_OPTIONS = {field.name: field.default for field in fields(DatasetRequest)}
 NOT_IN_LABELS = IGNORED_WHEN_POOLING | ALIGNMENT_FLAGS | {"trained_on", "images"}
-PUBLISHED = {"data_seed": 30, "init": "real", "factor": 1, "group_balance": False, "dis_metric": "ours",
-             "warmup_epochs": 0}        # the values of the paper: not mentioned in names
+USUAL = {**DATA_OPTIONS, "init": "real", "factor": 1, "dis_metric": "ours", "warmup_epochs": 0}     # not in names
 RESAMPLES, COVERAGE = 10_000, 95        # of the bootstrap; percent
 MIN_SETS = 5                            # pairs of synthetic sets that an interval needs; below, the range is given
 
@@ -84,10 +84,10 @@ class Comparison:
     def title(self) -> str:
         """Return the data, the network and the number of images per class as text."""
         flags = self.groups[0].flags
-        options = [f"{name} {value}" for name, value in data_flags(flags).items() if is_unusual(name, value)]
+        options = [f"{name} {value}" for name, value in data_flags(flags).items()]
         models = [flags["model"]] if isinstance(flags["model"], str) else flags["model"]
         ipc = [f"ipc {flags['ipc']}"] if "ipc" in flags else []
-        return ", ".join([flags["dataset"], *options[1:], " ".join(models), *ipc])
+        return ", ".join([flags["dataset"], *options, " ".join(models), *ipc])
 
     def baseline(self, group: RunGroup) -> RunGroup | None:
         """Return the group that this one is compared with: the one named by against, or the matching vanilla runs."""
@@ -165,8 +165,8 @@ def distinct_name(run: FinishedRun, others: list[FinishedRun]) -> str:
 
 
 def is_unusual(name: str, value) -> bool:
-    """Return whether a flag is set, and to something other than the paper's value."""
-    return value is not None and value is not False and (name, value) not in PUBLISHED.items()
+    """Return whether a flag is set, and to something other than its usual value."""
+    return value is not None and value is not False and (name, value) not in USUAL.items()
 
 
 def pooling_key(flags: dict, ignored: Iterable[str] = ()) -> dict:
@@ -176,13 +176,15 @@ def pooling_key(flags: dict, ignored: Iterable[str] = ()) -> dict:
 
 
 def data_key(run: FinishedRun) -> list:
-    """Return what identifies the data of a run."""
-    return [data_flags(run.flags), run.class_names, run.group_names]
+    """Return what identifies the data of a run; the counts tell apart splits that differ between versions."""
+    counts = run.counts and {split: counts.tolist() for split, counts in run.counts.items()}
+    return [run.flags["dataset"], data_flags(run.flags), run.class_names, run.group_names, counts]
 
 
 def data_flags(flags: dict) -> dict:
-    """Return the flags that identify the data; data_path is one of them only for a user's own folder."""
-    return {name: flags.get(name) for name in DATA_FLAGS if name != "data_path" or flags["dataset"] == "Folder"}
+    """Return the unusual options of the data set; data_path identifies the data only for a user's own folder."""
+    return {name: flags[name] for name in DATA_OPTIONS if is_unusual(name, flags.get(name))
+            and (name != "data_path" or flags["dataset"] == "Folder")}
 
 
 def group_by(items: Iterable, key: Callable) -> list[list]:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 import pandas as pd
 
+from fairdd.evaluation.metrics import covered_cells
 from fairdd.report.comparison import COVERAGE, MIN_SETS, RESAMPLES, Comparison, RunGroup, paired_differences
 from fairdd.run.formatting import MAIN_METRICS, format_metric
 
@@ -38,15 +38,14 @@ def metrics_table(comparisons: Iterable[Comparison]) -> pd.DataFrame:
 def model_table(comparison: Comparison, group: RunGroup, model: str) -> pd.DataFrame:
     """Return the rows of metrics_table for a group of runs and a model."""
     networks, baseline = group.networks[model], comparison.baseline(group)
-    values, cells = networks.drop(columns="table"), group.table(model)
+    values, (covered, cells) = networks.drop(columns="table"), covered_cells(group.table(model))
     table = pd.DataFrame({"mean": values.mean(skipna=False), "std": values.std(skipna=False)})
     if baseline is not None and model in baseline.models:
         table = table.join(paired_differences(group, baseline, model))
     sets = networks.index.droplevel(group.network_levels).nunique()
     folders = " ".join(str(run.folder) for run in group.runs)
     constants = {"comparison": comparison.title, "run": group.name, "tested_with": model, "networks": len(networks),
-                 "sets": sets, "cells_covered": np.count_nonzero(~np.isnan(cells)), "cells": cells.size,
-                 "folders": folders}
+                 "sets": sets, "cells_covered": covered, "cells": cells, "folders": folders}
     return table.rename_axis("metric").reset_index().assign(**constants).reindex(columns=COLUMNS)
 
 
@@ -59,14 +58,14 @@ def text_tables(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame, pd.
     records = metrics_table([comparison]).rename(columns={"tested_with": "tested with"})
     records["text"] = [format_cell(record) for record in records.to_dict("records")]
     records["difference text"] = [format_difference(record) for record in records.to_dict("records")]
-    rows = records.groupby(NAME_COLUMNS, sort=False)
-    by_metric = records.set_index([*NAME_COLUMNS, "metric"])
-    texts = by_metric["text"].unstack(sort=False).fillna(NOT_AVAILABLE)
-    differences = by_metric["difference text"].unstack(sort=False)[list(MAIN_METRICS)].add_prefix(DIFFERENCE_PREFIX)
-    differences.insert(0, "pairs", rows["pairs"].first())
-    main = rows[["sets", "networks"]].first().join(texts[list(MAIN_METRICS)])
-    other = [name for name in texts if name not in MAIN_METRICS and set(texts[name]) - {"undefined", NOT_AVAILABLE}]
-    tables = main, differences[differences["pairs"].notna()], texts[other]
+    rows = records.groupby(NAME_COLUMNS, sort=False)[["sets", "networks", "pairs"]].first()
+    wide = records.pivot(index=NAME_COLUMNS, columns="metric", values=["text", "difference text"]).reindex(rows.index)
+    texts, differences = wide["text"].fillna(NOT_AVAILABLE), wide["difference text"][list(MAIN_METRICS)]
+    other = [name for name in records["metric"].unique() if name not in MAIN_METRICS
+             and set(texts[name]) - {"undefined", NOT_AVAILABLE}]
+    main = rows[["sets", "networks"]].join(texts[list(MAIN_METRICS)])
+    differences = rows[["pairs"]].join(differences.add_prefix(DIFFERENCE_PREFIX)).dropna(subset="pairs")
+    tables = main, differences, texts[other]
     return tuple(table.astype(str).reset_index() for table in tables)
 
 

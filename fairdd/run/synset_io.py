@@ -74,8 +74,9 @@ def read_saved_sets(source: str | Path, labels_path: str | Path | None = None, s
         raise UserError(f"--factor {factor}: {path} states a factor of {header['factor']}; drop the flag")
     sets = [_labeled_images(path, *pair, factor or header.get("factor", 1)) for pair in pairs]
     names = header.get("class_names")
+    iterations = header.get("iterations") if "group_names" in header else None      # other tools may name it likewise
     saved = SavedSets(path, sets, None, None, tuple(names) if isinstance(names, list | tuple) else None,
-                      iterations=tuple(map(tuple, header.get("iterations", ()))) or _old_iterations(Path(source)))
+                      iterations=tuple(map(tuple, iterations or ())) or _old_iterations(Path(source)))
     if factor is None and "factor" not in header:
         saved = replace(saved, notes=(f"{path.name} states no factor: each image is taken as it is (--factor 1)",))
     return _with_scale(saved, header, scale)
@@ -98,12 +99,16 @@ def run_flags(source: str | Path) -> dict | None:
     folder = Path(source)
     if not folder.is_dir():
         return None
-    if is_export(folder):
-        info = read_json(folder / EXPORT_INFO)
-        return upgrade_flags(info)["flags"] if "flags" in info else None
-    if not (folder / FLAGS).exists():
+    path = folder / (EXPORT_INFO if is_export(folder) else FLAGS)
+    if not path.exists():
         raise UserError(f"{folder} is not the folder of a run or an export: it holds no {FLAGS} and no {EXPORT_INFO}")
-    flags = upgrade_flags(read_json(folder / FLAGS))["flags"]
+    try:
+        content = read_json(path)
+        if path.name == EXPORT_INFO and "flags" not in content:
+            return None
+        flags = upgrade_flags(content)["flags"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error})") from None
     if "trained_on" in flags:
         raise UserError(f"{folder} holds an evaluation; give the folder of the run")
     return flags
@@ -163,7 +168,7 @@ def _describe(content: Any) -> str:
 
 def _labeled_images(path: Path, images: Tensor, labels: Tensor, factor: int) -> LabeledImages:
     """Return the set with its grids expanded; raise UserError if no network could be trained on it."""
-    classes = _class_labels(labels)
+    classes = _class_labels(labels) if images.layout == labels.layout == torch.strided else None
     if images.ndim != 4 or not images.is_floating_point() or classes is None or not len(images) == len(classes) > 0:
         shapes = " and ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (images, labels))
         is_matrix = labels.ndim == 2 and labels.is_floating_point()
@@ -179,10 +184,13 @@ def _labeled_images(path: Path, images: Tensor, labels: Tensor, factor: int) -> 
 
 def _class_labels(labels: Tensor) -> Tensor | None:
     """Return labels as classes (M,) int64 or distributions over classes (M, C) float32; None if they are neither."""
-    labels = labels.detach().flatten() if labels.ndim == 2 and labels.shape[1] == 1 else labels.detach()
+    if labels.is_complex():
+        return None
+    labels = labels.detach().double()
+    labels = labels.flatten() if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim == 1:
         return labels.long() if (labels == labels.round()).all() else None
-    if labels.ndim != 2 or not ((labels >= 0).all() and ((labels.double().sum(1) - 1).abs() < 1e-2).all()):
+    if labels.ndim != 2 or not ((labels >= 0).all() and ((labels.sum(1) - 1).abs() < 1e-2).all()):
         return None
     is_one_hot = ((labels == 0) | (labels == 1)).all()
     return labels.argmax(1) if is_one_hot else labels.float()
