@@ -181,7 +181,8 @@ def test_a_tilde_after_an_equals_sign_is_the_home_folder(flag, monkeypatch):
 
 def test_each_of_several_label_files_may_be_in_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/user")
-    assert dm("--labels=~/train.csv,other.csv,~/test.csv").labels == "/home/user/train.csv,other.csv,/home/user/test.csv"
+    labels = dm("--labels=~/train.csv,other.csv,~/test.csv").labels
+    assert labels == "/home/user/train.csv,other.csv,/home/user/test.csv"
 
 
 def test_non_default_flags_are_those_that_repeat_the_run():
