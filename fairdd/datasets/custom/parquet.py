@@ -117,7 +117,7 @@ def extract_images(file: Path, column: str, root: Path, request) -> np.ndarray:
     An image that the file does not hold but names keeps that path. (N,) str
     """
     stat = file.stat()
-    key = repr((os.path.relpath(file, root), stat.st_size, stat.st_mtime_ns, column))
+    key = repr((os.path.relpath(file, root), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, column))
     folder = root / CACHE / f"{file.stem}.{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not folder.is_dir():
         aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
