@@ -266,8 +266,8 @@ def test_a_test_of_units_has_as_many_images_of_a_cell_as_drawn_and_half_of_each_
 
 
 def test_a_test_of_units_leaves_out_untested_cells_and_takes_small_units_where_large_ones_do_not_fit():
-    cells, units = np.array([0] * 10 + [1] * 10 + [2]), np.array([0] * 8 + [1, 2] + [3] * 5 + [4] * 4 + [5, 5])
-    test = keep_units_together(np.array([0, 1, 10, 19]), cells, units, 0)       # unit 5 is the only one of cell 2
+    cells, units = np.array([0] * 10 + [1] * 10 + [2] * 2), np.array([0] * 8 + [1, 2] + [3] * 5 + [4] * 4 + [5, 5, 6])
+    test = keep_units_together(np.array([0, 1, 19, 10]), cells, units, 0)       # unit 5 has an image of cell 2
     assert set(units[test]) in ({1, 2, 3}, {1, 2, 4})
     assert keep_units_together(np.array([3, 1]), np.zeros(4, np.int64), np.arange(4), 0).tolist() == [3, 1]
 
