@@ -263,6 +263,8 @@ def test_a_test_of_units_has_as_many_images_of_a_cell_as_drawn_and_half_of_each_
         counts = np.bincount(cells[test], minlength=4)
         assert not np.isin(units[test], units[np.setdiff1d(np.arange(240), test)]).any() and len({*test}) == len(test)
         assert (counts >= 20).all() and (counts <= np.bincount(cells) // 2).all()
+    assert len(keep_units_together(np.arange(15), np.zeros(20, np.int64), np.arange(20) // 19, 0)) == 1
+    assert len(keep_units_together(np.arange(15), np.zeros(20, np.int64), np.arange(20) // 2, 0)) == 14
 
 
 def test_a_test_of_units_leaves_out_untested_cells_and_takes_small_units_where_large_ones_do_not_fit():

@@ -161,9 +161,9 @@ def make_split(table: ImageTable, target: Attribute, protected: Attribute, copie
 def keep_units_together(drawn: np.ndarray, cells: np.ndarray, units: np.ndarray, seed: int) -> np.ndarray:
     """Return test images that are whole units: those of the drawn images, then others in random order.
 
-    A unit joins the test while one of its cells lacks test images, if all of its cells are tested and half of each
-    stays for training. Where that leaves a cell untested, any unit joins that does not take all images of a cell.
-    Raises UserError if there is none.
+    A unit joins the test while one of its cells lacks test images, if all of its cells are tested and keep half of
+    their images, or as many as the drawn test leaves, for training. Where that leaves a cell untested, any unit joins
+    that does not take all images of a cell. Raises UserError if there is none.
     """
     if len(np.unique(units)) == len(units):
         return drawn
@@ -173,7 +173,7 @@ def keep_units_together(drawn: np.ndarray, cells: np.ndarray, units: np.ndarray,
     others = np.setdiff1d(units[wanted[cells] > 0], order).tolist()
     random.Random(seed).shuffle(others)
     taken, chosen = np.zeros_like(total), []
-    for most, lacking in ((total // 2, wanted), (total - 1, np.minimum(wanted, 1))):
+    for most, lacking in ((np.maximum(total // 2, wanted), wanted), (total - 1, np.minimum(wanted, 1))):
         limit = np.where(wanted > 0, most, 0)
         for unit in order + others:
             if (taken >= lacking).all():
