@@ -61,7 +61,7 @@ def min_memory(step):
 
 METHOD = Method(
     name="DM", update=update, distances=EMBEDDING_DISTANCES, add_flags=add_flags, min_memory=min_memory,
-    paper=dict(Iteration=20_000, lr_img=lambda ipc: 10.0 if ipc >= 100 else 1.0),
+    paper=dict(Iteration=20_000, lr_img=lambda args: 10.0 if args.ipc >= 100 else 1.0),
     quick=dict(Iteration=300, lr_img=10.0),             # docs/results.md says what else was tried
 )
 
