@@ -158,12 +158,12 @@ def augment_batch(images: Tensor, config: TrainConfig, generator: torch.Generato
     return augment(images, draw(config.strategy, len(images), generator, one_operation=True))
 
 
-def predict(net: nn.Module, data: GroupedImages) -> Tensor:
-    """Return the predicted class of every image of data. (N,) int64, on the CPU"""
+def predict(net: nn.Module, data: GroupedImages, rows: Tensor | None = None) -> Tensor:
+    """Return the predicted class of the images at rows (default: of all). (N,) int64, on the CPU"""
     net.eval()
 
     def predict_chunk(rows: Tensor) -> Tensor:
         with torch.inference_mode():
             return net(data.batch(rows)).argmax(1).cpu()
 
-    return torch.cat(list(map_chunks(predict_chunk, [torch.arange(len(data))], net, data.batch(torch.arange(1)))))
+    return torch.cat(list(map_chunks(predict_chunk, [torch.arange(len(data)) if rows is None else rows], net, data.batch(torch.arange(1)))))
