@@ -14,7 +14,7 @@ from fairdd.core.errors import UserError, report_user_errors
 from fairdd.core.rng import numpy_generator, torch_generator
 from fairdd.evaluation.training import TrainConfig, sgd, train_batch, train_epochs
 from fairdd.flags import DSA as ALL_OPERATIONS
-from fairdd.flags import int_at_least, number_between, parse_flags
+from fairdd.flags import int_at_least, parse_flags, share
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.augment import augment, draw, draw_composed
 from fairdd.matching.gradient import CONVOLUTION_DISTANCES, GRADIENT_DISTANCES, frozen_batchnorm, gradient_loss
@@ -22,7 +22,7 @@ from fairdd.matching.synset import MOMENTUM
 from fairdd.method import Method
 from fairdd.run.context import RealBatch
 from fairdd.run.loop import distill
-from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
+from networks import EVAL_POOLS, get_eval_pool, get_network, network_factory
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10), 51: (100, 10)}   # by ipc
 
@@ -48,18 +48,19 @@ def update(context, syn, *key):
 def match(context, syn, net, real, rows=None):
     """Match the gradient of every class's synthetic images to its targets, update the pixels, return the loss.
 
-    rows: of the expanded synthetic images to use (default: all).
+    rows: of each class's expanded synthetic images to use (default: all).
     """
     args = context.args
     targets = ALIGNMENTS[args.align](real.labels, real.groups)
-    syn_images, labels = syn.expanded(), syn.labels
+    classes = [syn.of_class(label) for label in range(context.real.num_classes)]
     if rows is not None:
-        syn_images, labels = syn_images[rows.to(syn_images.device)], labels[rows]
-    syn_images = augment(syn_images, real.draws, labels)
+        classes = [images[chosen] for images, chosen in zip(classes, rows, strict=True)]
+    syn_images = [augment(images, real.draws, torch.full((len(images),), label))
+                  for label, images in enumerate(classes)]
     distance = context.method.distances[args.dis_metric]
     with frozen_batchnorm(net, real):
-        losses, gradient = gradient_loss(net, real, syn_images, labels, targets, distance)
-    syn.step(syn_images, gradient)
+        losses, gradients = gradient_loss(net, real, syn_images, targets, distance)
+    syn.step(syn_images, gradients)
     return losses.sum()
 
 
@@ -93,11 +94,11 @@ def real_rows(context, net, rows, *key):
 
 
 def subset_of_classes(syn, limit, *key):
-    """Return which expanded images a step uses: at most limit of every class, drawn from the key. (M,)"""
+    """Return which expanded images of every class a step uses: at most limit, drawn from the key. list of (n,)"""
     generator = numpy_generator(*key, "subset")
-    classes = [(syn.labels == label).nonzero().flatten() for label in syn.labels.unique()]
-    return torch.cat([rows if len(rows) <= limit else rows[generator.permutation(len(rows))[:limit]]
-                      for rows in classes])
+    sizes = torch.bincount(syn.labels).tolist()
+    return [torch.arange(size) if size <= limit else torch.from_numpy(generator.permutation(size)[:limit])
+            for size in sizes]
 
 
 def train_network(context, syn, net, optimizer, *key):
@@ -140,7 +141,7 @@ def add_flags(add):
         help="IDC, DREAM: what the network is trained on between these steps: random real images, real images balanced "
              "over (class, group), or synthetic ones; default: balanced, but real, as published, for --align vanilla")
     add("--n_data", type=int_at_least(0), help="IDC, DREAM: that many images after each step; paper: 2000 or 500")
-    add("--cutmix", type=number_between(0, 1), help="IDC, DREAM: probability that a batch of them is mixed; paper: 0.5")
+    add("--cutmix", type=share, help="IDC, DREAM: probability that a batch of them is mixed; paper: 0.5")
     add("--batch_syn_max", type=int_at_least(1), help="IDC, DREAM: synthetic images of a class per step; paper: 128")
     add("--cluster_every", type=int_at_least(1), help="DREAM: steps between clusterings of the real images; paper: 10")
 
@@ -172,7 +173,7 @@ def min_memory(step):
 
 
 def idc_setting(args):
-    """Return IDC's published settings of a data set: distance, learning rate, n_data, probability of CutMix, iterations."""
+    """Return IDC's published settings of a data set: distance, learning rate, n_data, CutMix, iterations."""
     if args.dataset.startswith("CIFAR10"):
         return dict(dis_metric="mse", lr_img=5e-3, n_data=2000, cutmix=0.5, Iteration=2000)
     if args.dataset.startswith("Colored_FashionMNIST"):
@@ -220,9 +221,14 @@ DREAM = replace(
 )
 
 
+def parse(argv=None):
+    """Return the method and the flags of a command line."""
+    return parse_flags([DC, DSA, IDC, DREAM], network_factory, ["S", "SS", *EVAL_POOLS], argv)
+
+
 @report_user_errors
 def main(argv=None):
-    method, args = parse_flags([DC, DSA, IDC, DREAM], find_network, ["S", "SS", *EVAL_POOLS], argv)
+    method, args = parse(argv)
     distill(args, method, get_network, get_eval_pool(args.eval_mode, args.model))
 
 

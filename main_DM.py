@@ -21,7 +21,7 @@ from fairdd.matching.features import feature_loss
 from fairdd.matching.sampling import RandomSampler
 from fairdd.method import Method
 from fairdd.run.loop import distill
-from networks import EVAL_POOLS, find_network, get_eval_pool, get_network
+from networks import EVAL_POOLS, get_eval_pool, get_network, network_factory
 
 SETTLED, MOVED, WATCHED = 0.04, 0.03, 128       # CAFE: spans of accuracies; real images of each class they rest on
 
@@ -37,17 +37,17 @@ def update(context, syn, *key):
     real = context.real_batch(draws, *key)
     targets = ALIGNMENTS[args.align](real.labels, real.groups)
     syn_images = augment(syn.expanded(), draws, syn.labels)
-    losses, gradient = embedding_loss(net, real, syn_images, syn.labels, targets, DM.distances[args.dis_metric])
+    losses, gradient = embedding_loss(net, real, syn_images, syn.labels, targets, METHOD.distances[args.dis_metric])
     syn.step(syn_images, gradient)
     return losses.sum()
 
 
 def warm_up(context, syn, *key):
-    """Return a new network, trained for --warmup_epochs on the synthetic set (COBRA; 0 in DM and FairDD)."""
+    """Return a new network, trained for --warmup_epochs on the augmented synthetic set (COBRA; 0 in DM and FairDD)."""
     args = context.args
     net = context.init_network(args.model, *key)
     optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_net)
-    config = TrainConfig(args.warmup_epochs, args.lr_net, args.batch_train)
+    config = TrainConfig(args.warmup_epochs, args.lr_net, args.batch_train, args.dsa_strategy)
     train_epochs(net, syn.as_dataset(), config, optimizer, torch_generator(*key, "warm-up"))
     return net
 
@@ -67,7 +67,7 @@ def update_cafe(context, syn, *key):
     for step in range(args.max_steps):
         losses.append(match_features(context, syn, net, *key, step))
         watch = [*watch, accuracy(context, net, *key, step)][-args.watch:]
-        if step + 1 == args.max_steps or len(watch) == args.watch and max(watch) - min(watch) < SETTLED:
+        if step + 1 == args.max_steps or (len(watch) == args.watch and max(watch) - min(watch) < SETTLED):
             break
         inner = []
         for epoch in range(args.max_epochs):
@@ -133,14 +133,14 @@ def check_cafe(args):
         raise UserError("--warmup_epochs is not a flag of --method CAFE")
 
 
-DM = Method(
+METHOD = Method(
     name="DM", update=update, distances=EMBEDDING_DISTANCES, add_flags=add_flags, check_flags=check_dm,
     min_memory=min_memory,
     paper=dict(Iteration=20_000, lr_img=lambda args: 10.0 if args.ipc >= 100 else 1.0),
     quick=dict(Iteration=300, lr_img=10.0),             # docs/results.md says what else was tried
 )
 CAFE = replace(
-    DM, name="CAFE", update=update_cafe, distances={"ours": squared_l2}, check_flags=check_cafe,
+    METHOD, name="CAFE", update=update_cafe, distances={"ours": squared_l2}, check_flags=check_cafe,
     steps_per_iteration=lambda args: args.max_steps,
     paper=dict(Iteration=2000, lr_img=0.1, init="noise", dsa_strategy="none", max_steps=100, max_epochs=100, watch=10,
                eval_overrides={"*": {"strategy": ALL_OPERATIONS}}),
@@ -148,9 +148,14 @@ CAFE = replace(
 )
 
 
+def parse(argv=None):
+    """Return the method and the flags of a command line."""
+    return parse_flags([METHOD, CAFE], network_factory, ["S", "SS", *EVAL_POOLS], argv)
+
+
 @report_user_errors
 def main(argv=None):
-    method, args = parse_flags([DM, CAFE], find_network, ["S", "SS", *EVAL_POOLS], argv)
+    method, args = parse(argv)
     distill(args, method, get_network, get_eval_pool(args.eval_mode, args.model))
 
 

@@ -7,7 +7,10 @@ setting that shows the effect in minutes on two CPU cores. parse_flags prints no
 import argparse
 import hashlib
 import inspect
+import math
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,21 +20,23 @@ import torch
 from fairdd.core.errors import UserError
 from fairdd.core.parallel import PRECISIONS
 from fairdd.datasets import DATASETS
+from fairdd.datasets.splits import RARE_CELLS
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.augment import OPERATIONS
 from fairdd.matching.synset import INITS
 from fairdd.method import Method
 
 DSA = "color_crop_cutout_flip_scale_rotate"
-EXAMPLE = argparse.Namespace(dataset="CIFAR10_S", ipc=10, align="vanilla", factor=1)     # whose defaults --help shows
+EXAMPLE = argparse.Namespace(dataset="CIFAR10_S", ipc=10, align="vanilla", factor=1)   # --help shows its defaults
 EMBEDDED = "Colored_Digits"
 PAPER = dict(model="ConvNet", ipc=10, batch_real=256, num_eval=10, dsa_strategy=DSA, epoch_eval_train=1000,
-             dis_metric="ours", init="real",
-             group_balance=False, cluster=lambda args: "class" if args.align == "vanilla" else "cell", eval_overrides={})
+             dis_metric="ours", init="real", group_balance=False, eval_overrides={},
+             cluster=lambda args: "class" if args.align == "vanilla" else "cell")
 QUICK = dict(model="ConvNetW32", batch_real=128, num_eval=5, epoch_eval_train=300)      # of the embedded data set
 RUNTIME_FLAGS = {"device", "save_path", "data_path", "save_every", "restart", "source", "tensorboard", "quiet"}
-NEVER_REPEATED = {"FairDD", "save_path", "restart", "quiet"}                           # in a command or a name
-READABLE_FLAGS = ("method", "dataset", "model", "ipc", "factor", "align", "init", "Iteration", "seed")
+NEVER_REPEATED = {"FairDD", "save_path", "restart", "quiet", "eval_overrides"}         # in a command or a name
+READABLE_FLAGS = {"method", "dataset", "model", "ipc", "factor", "init", "seed"}       # in every default folder's name
+NEGATABLE_FLAGS = {"group_balance"}
 OLD_SPELLINGS = {"barycentre": "barycenter"}
 
 
@@ -54,37 +59,47 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{message} (--help lists the flags)")
 
+    def parse_args(self, args=None, namespace=None):
+        """Parse the flags; --unknown -1,unknown is understood although its value begins like a flag."""
+        args = list(sys.argv[1:] if args is None else args)
+        for index in [index for index, arg in enumerate(args[:-1]) if arg == "--unknown"][::-1]:
+            args[index : index + 2] = [f"--unknown={args[index + 1]}"]
+        return super().parse_args(args, namespace)
 
-def parse_flags(methods: Sequence[Method], find_network: Callable, eval_modes: Sequence[str],
+
+def parse_flags(methods: Sequence[Method], network_factory: Callable, eval_modes: Sequence[str],
                 argv: Sequence[str] | None = None) -> tuple[Method, Flags]:
     """Return the method and the flags of an entry script.
 
-    methods: those it runs, its default first; find_network: raises ValueError for an unknown name. Raises UserError.
+    methods: those it runs, its default first; network_factory: raises ValueError for an unknown name.
+    Raises UserError.
     """
-    parser = make_parser(methods, find_network, eval_modes)
+    parser = make_parser(methods, network_factory, eval_modes)
     args = parser.parse_args(argv, namespace=Flags())
     method = next(method for method in methods if method.name == args.method)
     resolve(args, method)
     always = {name: getattr(args, name) for name in ("method", "dataset", "ipc", "align")}
     defaults = resolve(parser.parse_args(to_argv(always), namespace=Flags()), method)
+    is_epoch_given = args.eval_overrides != defaults.eval_overrides     # maybe as the default, yet for every network
     args.non_default = [name for name, value in args.as_dict().items() if name not in NEVER_REPEATED
-                        and (name in always or value != getattr(defaults, name))]
+                        and (name in always or value != getattr(defaults, name)
+                             or (name == "epoch_eval_train" and is_epoch_given))]
     args.save_path = args.save_path or default_save_path(args)
     args.entry = Path(inspect.getfile(method.update)).name
     return method, args.freeze()
 
 
 def to_argv(flags: dict) -> list[str]:
-    """Return flags as they are typed; None and False are left out."""
-    words = []
+    """Return flags as they are typed; None is left out, and False unless it can be typed."""
+    argv = [f"--no-{name}" for name in NEGATABLE_FLAGS & flags.keys() if flags[name] is False]
     for name, value in flags.items():
         if value is not None and value is not False:
             values = [] if value is True else value if isinstance(value, list) else [value]
-            words += [f"--{name}", *map(str, values)]
-    return words
+            argv += [f"--{name}", *map(str, values)]
+    return argv
 
 
-def make_parser(methods: Sequence[Method], find_network: Callable, eval_modes: Sequence[str]) -> Parser:
+def make_parser(methods: Sequence[Method], network_factory: Callable, eval_modes: Sequence[str]) -> Parser:
     """Return the parser, with flags in groups: distillation, matching, evaluation, data, run."""
     parser = Parser(
         description=f"Distill a synthetic set with {' or '.join(method.name for method in methods)}, with or without "
@@ -92,7 +107,7 @@ def make_parser(methods: Sequence[Method], find_network: Callable, eval_modes: S
         epilog=f"'paper' marks the default for every data set but {EMBEDDED}, which has a setting of minutes instead.",
         allow_abbrev=False,
     )
-    add_distillation_flags(parser.add_argument_group("distillation").add_argument, methods, find_network)
+    add_distillation_flags(parser.add_argument_group("distillation").add_argument, methods, network_factory)
     add_matching = parser.add_argument_group("matching").add_argument
     add_matching_flags(add_matching, methods)
     for add_flags in dict.fromkeys(method.add_flags for method in methods):
@@ -103,11 +118,11 @@ def make_parser(methods: Sequence[Method], find_network: Callable, eval_modes: S
     return parser
 
 
-def add_distillation_flags(add: Callable, methods: Sequence[Method], find_network: Callable) -> None:
+def add_distillation_flags(add: Callable, methods: Sequence[Method], network_factory: Callable) -> None:
     add("--method", choices=[method.name for method in methods], default=methods[0].name, help="default: %(default)s")
     add("--dataset", choices=list(DATASETS), default=EMBEDDED, metavar="NAME",
         help=f"one of {', '.join(DATASETS)}; default: %(default)s, which needs no files")
-    add("--model", type=model_name(find_network), metavar="NAME",
+    add("--model", type=model_name(network_factory), metavar="NAME",
         help="network to distill with: ConvNet, ConvNetD2W32, VGG11, ... (networks.py lists them); paper: ConvNet")
     add("--ipc", type=int_at_least(1), help="synthetic images per class; paper: 10, 50, 100; default: 10")
     add("--factor", type=int_at_least(1), default=1, metavar="F",
@@ -132,7 +147,7 @@ def add_matching_flags(add: Callable, methods: Sequence[Method]) -> None:
     add("--align", choices=list(ALIGNMENTS), type=lambda text: OLD_SPELLINGS.get(text, text),
         help="targets of a class: the mean of its batch (vanilla, the default), the mean of every group (fairdd), "
              "or the unweighted mean of the groups' means (barycenter)")
-    add("--lr_img", type=positive_float(), help="learning rate of the pixels; paper: "
+    add("--lr_img", type=positive_float, help="learning rate of the pixels; paper: "
         + ", ".join(f"{default_for(method.paper, 'lr_img')} for {method.name}" for method in methods))
     add("--batch_real", type=int_at_least(1), help="real images per class and step; paper: 256")
     add("--group_balance", action=argparse.BooleanOptionalAction,
@@ -160,16 +175,16 @@ def add_network_flags(add: Callable) -> None:
     add("--num_eval", type=int_at_least(1), help="fresh networks per evaluation and model; paper: 10")
     add("--epoch_eval_train", type=int_at_least(1),
         help="epochs each is trained; paper: 1000, or 300 without augmentation")
-    add("--lr_net", type=positive_float(), default=0.01, help="learning rate of networks; default: %(default)s")
+    add("--lr_net", type=positive_float, default=0.01, help="learning rate of networks; default: %(default)s")
     add("--batch_train", type=int_at_least(1), default=256, help="images per batch of a network; default: %(default)s")
 
 
 def add_data_flags(add: Callable) -> None:
-    add("--data_path", default="data",
+    add("--data_path", type=os.path.expanduser, default="data",
         help="folder that holds the data sets' folders, or the images of Folder; default: ./%(default)s")
     add("--data_seed", type=int_at_least(0), default=30,
         help="seed of splits and colors; default: %(default)s, as published")
-    add("--labels", metavar="CSV",
+    add("--labels", type=os.path.expanduser, metavar="CSV",
         help="for Folder: one row per image, its path and attributes; default: labels.csv in --data_path, or, if there "
              "is none, folders class/group/")
     add("--target_attr", metavar="NAME",
@@ -177,14 +192,25 @@ def add_data_flags(add: Callable) -> None:
              "or race (age), for Folder a column (class); numbers can be cut into ranges: age:20,40; "
              "of several joined by commas every combination is one class")
     add("--protected_attr", metavar="NAME", help="attribute that is the group: likewise (Male; race; group)")
-    add("--skew", type=positive_float(1),
+    add("--skew", type=share,
         help="share of a training class in its own color, for Colored_* and CIFAR10_S; default: 0.9")
     add("--im_size", type=int_at_least(8), help="side of the images in pixels; default: 16, 32 or 64, by data set")
-    add("--skip_bad_images", action="store_true", help="leave out and count images that cannot be read")
+    add("--skip_bad_images", action="store_true", help="leave out and count images that are missing or unreadable")
+    add("--rare_cells", choices=RARE_CELLS, default="omit",
+        help="for a drawn test: leave (class, group) cells with too few images out of it, refuse them, or shrink the "
+             "test of all others; default: %(default)s")
+    add("--path_column", metavar="NAME",
+        help="for Folder: column of image paths; default: found by name or content")
+    add("--unknown", metavar="VALUES",
+        help="for Folder: comma-separated values that leave a row out, such as unknown,-1; a last comma adds empty")
+    add("--split_by", metavar="NAME",
+        help="for Folder: column (patient, person, lesion) whose images all stay on one side of a drawn split")
+    add("--follow_links", action="store_true", help="for Folder: allow links that leave the folder")
 
 
 def add_run_flags(add: Callable) -> None:
-    add("--save_path", help="folder of the run, created with its parents; default: results/<what is run>")
+    add("--save_path", type=os.path.expanduser, metavar="DIR",
+        help="folder of the run, created with its parents; default: results/<what is run>")
     add("--save_every", type=int_at_least(1), default=500,
         help="iterations between checkpoints (one is also written every two minutes); default: %(default)s")
     add("--restart", action="store_true", help="move what --save_path holds aside and start anew")
@@ -196,7 +222,7 @@ def add_run_flags(add: Callable) -> None:
 
 def add_device_flags(add: Callable) -> None:
     add("--seed", type=int_at_least(0), default=0, help="of every draw but the data set's; default: %(default)s")
-    add("--device", default="auto", help="cpu, cuda or cuda:N; default: cuda if available")
+    add("--device", default="auto", help="cpu, cuda, cuda:N or another of torch's; default: cuda if available")
     add("--precision", choices=PRECISIONS, default="fp32",
         help="number format of network computations; tf32 is for GPUs, bf16 slow on most CPUs; default: %(default)s")
 
@@ -234,30 +260,41 @@ def check_contradictions(args: Flags) -> None:
 
 
 def resolve_device(name: str) -> str:
-    """Return a device that is available: "cpu" or "cuda...". Raises UserError."""
+    """Return a device that can compute what a run needs, as torch calls it. Raises UserError."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
-    return name
+        torch.zeros(1, dtype=torch.float64, device=name).item()     # not on mps, which has no 64-bit numbers, nor meta
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise UserError(f"--device {name} cannot be used here: {reason}; cpu always can") from None
+    return "cpu" if name.startswith("cpu") else name
 
 
 def default_save_path(args: Flags) -> str:
     """Return a readable folder name for the run, with a short hash of the other flags that are not defaults."""
     ipc = f"ipc{args.ipc}" + f"x{args.factor**2}" * (args.factor > 1)
     what = [f"start-{args.init}"] if args.Iteration == 0 else [args.align] + [args.init] * (args.init != "real")
+    components = [args.method, args.dataset, args.model, ipc, *what, f"seed{args.seed}"]
+    shown = READABLE_FLAGS | {"Iteration" if args.Iteration == 0 else "align"}
     others = {name: getattr(args, name) for name in args.non_default
-              if name not in RUNTIME_FLAGS | {*READABLE_FLAGS} or (name, args.dataset) == ("data_path", "Folder")}
-    if args.Iteration > 0 and "Iteration" in args.non_default:
-        others["Iteration"] = args.Iteration
-    parts = [args.method, args.dataset, args.model, ipc, *what, f"seed{args.seed}"]
-    if others:
-        readable = "_".join(name if value is True else f"{name}{value}" for name, value in others.items())
-        digest = hashlib.sha256(repr(sorted(others.items())).encode()).hexdigest()[:6]
-        parts += [re.sub(r"[^A-Za-z0-9._-]+", "-", readable)[:60], digest]
-    return "results/" + "_".join(parts)
+              if name not in RUNTIME_FLAGS | shown or (name, args.dataset) == ("data_path", "Folder")}
+    return "results/" + "_".join(components + readable_and_hash(others))
+
+
+def readable_and_hash(flags: Mapping) -> list[str]:
+    """Return two components of a folder name that tell these flags from any others: a readable one and a hash."""
+    if not flags:
+        return []
+    readable = "_".join(name if value is True else f"{name}{value}" for name, value in flags.items())
+    digest = hashlib.sha256(repr(sorted(flags.items())).encode()).hexdigest()[:6]
+    return [re.sub(r"[^A-Za-z0-9._-]+", "-", readable)[:60], digest]
+
+
+def comparison_path(args: Flags) -> str:
+    """Return the folder of a comparison of alignments: --save_path if it was given, else a name like a run's."""
+    default = default_save_path(args)
+    return args.save_path if args.save_path != default else default.replace(f"_{args.align}_", "_comparison_", 1)
 
 
 def int_at_least(low: int) -> Callable[[str], int]:
@@ -265,15 +302,14 @@ def int_at_least(low: int) -> Callable[[str], int]:
     return lambda text: parse_number(int, text, f"an integer of at least {low}", lambda value: value >= low)
 
 
-def positive_float(high: float = float("inf")) -> Callable[[str], float]:
-    """Return an argparse type: a number above 0, at most high."""
-    description = "a number above 0" + (f", at most {high}" if high < float("inf") else "")
-    return lambda text: parse_number(float, text, description, lambda value: 0 < value <= high)
+def positive_float(text: str) -> float:
+    """Argparse type: a finite number above 0."""
+    return parse_number(float, text, "a finite number above 0", lambda value: 0 < value < math.inf)
 
 
-def number_between(low: float, high: float) -> Callable[[str], float]:
-    """Return an argparse type: a number from low to high."""
-    return lambda text: parse_number(float, text, f"a number from {low} to {high}", lambda value: low <= value <= high)
+def share(text: str) -> float:
+    """Argparse type: a number from 0 to 1."""
+    return parse_number(float, text, "a number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def parse_number(kind: type, text: str, description: str, is_valid: Callable):
@@ -287,12 +323,12 @@ def parse_number(kind: type, text: str, description: str, is_valid: Callable):
     return value
 
 
-def model_name(find_network: Callable) -> Callable[[str], str]:
-    """Return an argparse type: the name of a network that find_network knows."""
+def model_name(network_factory: Callable) -> Callable[[str], str]:
+    """Return an argparse type: the name of a network that network_factory knows."""
 
     def known_name(text):
         try:
-            find_network(text)
+            network_factory(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return text

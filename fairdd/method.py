@@ -53,7 +53,7 @@ class Method:
     check_flags: Callable[[object], None] = lambda args: None
     min_memory: Callable[[StepSize], int] = lambda step: 0
     steps_per_iteration: Callable[[object], int] = lambda args: 1
-    pixel_optimizer: Callable[[object, int, int], tuple[float, float]] = lambda args, classes, side: (args.lr_img, 0.5)
+    pixel_optimizer: Callable[[object, int, int], tuple[float, float]] = lambda args, _classes, _side: (args.lr_img, 0.5)
     unit_range: bool = False
 
     def check_distance(self, name: str) -> None:

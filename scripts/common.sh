@@ -24,35 +24,37 @@ python_for_venv() {
   return 2
 }
 
-# compare ENTRY FLAG...: random real images, group-balanced real images, vanilla and FairDD side by side, then a table.
-# A call that chooses its own alignment (or asks for help) is run as it stands.
+# compare ENTRY FLAG...: random real images, group-balanced real images, vanilla and FairDD side by side, then a table
+# and a page. Data and settings are printed once. A call that chooses its own alignment (or asks for help) is one run.
 compare() {
-  local entry=$1 folder flag; shift
+  local entry=$1 folder flag runs; shift
   for flag in "$@"; do
     case $flag in
       --FairDD | --align | --align=* | -h | --help) "$python" "$entry" "$@"; return ;;
     esac
   done
-  folder=$(save_path "$@")
-  folder=${folder:-results/$(basename "$entry" .py)$(printf '_%s' "${@#--}" | tr -c 'A-Za-z0-9._-' '_')}
+  folder=$(comparison_folder "$entry" "$@")
+  echo "== 1 of 4: random real images"
   "$python" "$entry" "$@" --save_path "$folder/random" --init real --Iteration 0
-  "$python" "$entry" "$@" --save_path "$folder/balanced" --init balanced --Iteration 0
-  "$python" "$entry" "$@" --save_path "$folder/vanilla" --align vanilla
-  "$python" "$entry" "$@" --save_path "$folder/fairdd" --FairDD
+  echo "== 2 of 4: group-balanced real images"
+  "$python" "$entry" "$@" --save_path "$folder/balanced" --init balanced --Iteration 0 --quiet
+  echo "== 3 of 4: vanilla"
+  "$python" "$entry" "$@" --save_path "$folder/vanilla" --align vanilla --quiet
+  echo "== 4 of 4: FairDD"
+  "$python" "$entry" "$@" --save_path "$folder/fairdd" --FairDD --quiet
+  runs=("$folder"/{random,balanced,vanilla,fairdd})
   echo
-  "$python" -m fairdd.report "$folder"/{random,balanced,vanilla,fairdd}
+  "$python" -m fairdd.report "${runs[@]}"
   echo
   echo "to look at:"
-  "$python" -m fairdd.report "$folder"/{random,balanced,vanilla,fairdd} --out "$folder/report" --overwrite
+  "$python" -m fairdd.report "${runs[@]}" --out "$folder/report" --overwrite
 }
 
-# save_path FLAG...: the value of --save_path, if it is given.
-save_path() {
-  while (($#)); do
-    case $1 in
-      --save_path) echo "${2:-}" ;;
-      --save_path=*) echo "${1#*=}" ;;
-    esac
-    shift
-  done | tail -n 1
+# comparison_folder ENTRY FLAG...: --save_path, or a folder whose name tells apart all flags that change results.
+comparison_folder() {
+  "$python" -c "import sys, ${1%.py} as entry
+from fairdd.core.errors import report_user_errors
+from fairdd.flags import comparison_path
+_, args = report_user_errors(entry.parse)(sys.argv[1:])
+print(comparison_path(args))" "${@:2}"
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The published experiments of DM, DC and DSA (FairDD, tables 1 to 3). Stopped, the same command goes on.
+# The published experiments of DM, DC and DSA (FairDD, tables 1 to 3). Interrupted, the same command resumes.
 #   bash scripts/reproduce.sh --list                          every name and its commands
 #   bash scripts/reproduce.sh CelebA-DM-ipc10 --seed 1        one of them; flags are passed on to its first command
+# FOLDER in the list is --save_path, or a folder whose name tells apart all flags that change results.
 source "$(dirname "$0")/common.sh"
 
 datasets=(Colored_MNIST_foreground Colored_MNIST_background Colored_FashionMNIST_foreground
@@ -12,15 +13,15 @@ networks="ConvNet AlexNet VGG11 ResNet18"
 
 # commands_of NAME: its commands, one a line.
 commands_of() {
-  local dataset=${1%%-*} what=${1#*-} folder=results/reproduce/$1
+  local dataset=${1%%-*} what=${1#*-}
   case $what in
-    whole) echo "python -m fairdd.evaluate --data real --dataset $dataset --out $folder" ;;
+    whole) echo "python -m fairdd.evaluate --data real --dataset $dataset" ;;
     networks)       # of table 3: DM at ipc 50, tested with other networks
-      echo "bash scripts/main_DM.sh --dataset $dataset --ipc 50 --save_path $folder"
-      echo "python -m fairdd.evaluate $folder/vanilla --model $networks"
-      echo "python -m fairdd.evaluate $folder/fairdd --model $networks" ;;
-    DM-*) echo "bash scripts/main_DM.sh --dataset $dataset --ipc ${what#*-ipc} --save_path $folder" ;;
-    *) echo "bash scripts/main_DC.sh --method ${what%-*} --dataset $dataset --ipc ${what#*-ipc} --save_path $folder" ;;
+      echo "bash scripts/main_DM.sh --dataset $dataset --ipc 50 --save_path FOLDER"
+      echo "python -m fairdd.evaluate FOLDER/vanilla --model $networks"
+      echo "python -m fairdd.evaluate FOLDER/fairdd --model $networks" ;;
+    DM-*) echo "bash scripts/main_DM.sh --dataset $dataset --ipc ${what#*-ipc}" ;;
+    *) echo "bash scripts/main_DC.sh --method ${what%-*} --dataset $dataset --ipc ${what#*-ipc}" ;;
   esac
 }
 
@@ -47,8 +48,12 @@ if ! names | grep -xF -- "$name" > /dev/null; then       # grep -q would leave e
 fi
 set_up requirements.txt
 flags=("${@:2}")
+folder=
+if [[ $name == *-networks ]]; then
+  folder=$(comparison_folder main_DM.py --dataset "${name%%-*}" --ipc 50 "${flags[@]}")
+fi
 while read -ru 3 -a words; do
   if [[ ${words[0]} == python ]]; then words[0]=$python; fi
-  "${words[@]}" "${flags[@]}"
+  "${words[@]/#FOLDER/$folder}" "${flags[@]}"
   flags=()
 done 3< <(commands_of "$name")

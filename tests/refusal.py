@@ -1,12 +1,14 @@
-"""What every command does with a user's mistake: one sentence, exit status 2, no traceback."""
+"""What every command does with a user error: one line on stderr, exit status 2, no traceback."""
+
+from collections.abc import Callable
 
 import pytest
 
 
-def refusal(capsys, command, *arguments):
-    """The one line that command(*arguments) says on stderr; its exit status must be 2."""
-    with pytest.raises(SystemExit) as stop:
+def refusal(capsys: pytest.CaptureFixture, command: Callable, *arguments) -> str:
+    """Return the error message of command(*arguments); assert that it is one line and that the exit status is 2."""
+    with pytest.raises(SystemExit) as caught:
         command(*arguments)
-    words = capsys.readouterr().err
-    assert stop.value.code == 2 and words.startswith("error: ") and words.count("\n") == 1
-    return words
+    message = capsys.readouterr().err
+    assert caught.value.code == 2 and message.startswith("error: ") and message.count("\n") == 1
+    return message

@@ -1,19 +1,17 @@
-"""CelebA, UTKFace and BFFHQ: labels from names and lists, balanced tests, what is left out, what is missing."""
+"""UTKFace and BFFHQ: labels from file names, the layouts they come in, images left out, absent files."""
 
 import itertools
+import shutil
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
-from test_datasets_decode import write_image
+from test_image_cache import write_image
 
 from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
-from fairdd.datasets.splits import hold_out_test
 
 get = partial(get_dataset, im_size=8, progress=False)
-COLUMNS = ["Attractive" if k == 2 else "Male" if k == 20 else "Young" if k == 39 else f"A{k}" for k in range(40)]
 
 
 # UTKFace: the red level of an image is its race, the green its gender, the blue its age
@@ -32,13 +30,13 @@ def utkface(tmp_path_factory):
     return root
 
 
-def test_utkface_takes_age_and_race_from_the_names(utkface):
+def test_utkface_reads_age_and_race_from_the_names(utkface):
     data = get("UTKface", utkface)
     assert data.train.class_names == ("under 20", "20 to 39", "40 and over")
     assert data.train.group_names == ("White", "Black", "Asian", "Indian")
     assert data.train.counts().tolist() == [[4, 12, 4]] * 4 and data.test.counts().tolist() == [[4, 4, 4]] * 4
     red = data.train.images[:, 0].float().mean((1, 2))
-    assert (red / 50).round().long().equal(data.train.groups)       # no "others", and every race where it belongs
+    assert (red / 50).round().long().equal(data.train.groups)       # no "others", and every image has its own race
 
 
 def test_utkface_training_is_ordered_by_cell(utkface):
@@ -50,7 +48,7 @@ def test_utkface_training_is_ordered_by_cell(utkface):
 @pytest.mark.parametrize("target, protected, classes, groups, size", [
     ("gender", "race", 2, 4, 128), ("race", "gender", 4, 2, 128), ("gender", "age", 2, 3, 160),
     ("age", "gender", 3, 2, 160), ("Age", "2", 3, 4, 128), ("age", "race,gender", 3, 8, 128)])
-def test_utkface_attributes_in_any_combination(utkface, target, protected, classes, groups, size):
+def test_utkface_supports_any_combination_of_attributes(utkface, target, protected, classes, groups, size):
     data = get("UTKface", utkface, target_attr=target, protected_attr=protected)
     assert (data.train.num_classes, data.train.num_groups) == (classes, groups)
     assert len(data.train) + len(data.test) == size                 # "others" count only where race is unused
@@ -67,8 +65,78 @@ def test_utkface_intersections_are_named_and_keep_each_attribute(utkface):
 
 def test_utkface_does_not_depend_on_the_order_of_the_folder(utkface, tmp_path):
     write_utkface(tmp_path / "utkface", order=-1)
-    here, there = get("UTKface", utkface), get("UTKface", tmp_path)
-    assert here.train.images.equal(there.train.images) and here.test.images.equal(there.test.images)
+    first, second = get("UTKface", utkface), get("UTKface", tmp_path)
+    assert first.train.images.equal(second.train.images) and first.test.images.equal(second.test.images)
+
+
+UTKFACE_LAYOUTS = {"upper case": ["UTKFACE"], "underscore": ["utk_face"], "nested": ["UTKFace/UTKFace"],
+                   "kaggle": ["utkface_aligned_cropped/UTKFace"], "the folder itself": [""], "cropped": ["crop_part1"],
+                   "kaggle, cropped": ["archive/crop_part1"], "in the wild": ["part1", "part2", "part3"],
+                   "kaggle, in the wild": ["UTKface_inthewild/part1", "UTKface_inthewild/part2"]}
+
+
+@pytest.mark.parametrize("layout", UTKFACE_LAYOUTS)
+def test_utkface_is_the_same_in_every_layout(utkface, tmp_path, layout):
+    folders = UTKFACE_LAYOUTS[layout]
+    source = sorted((utkface / "UTKFace").iterdir())
+    for k, folder in enumerate(folders):            # the parts hold a third of the sorted names each
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for path in source[k * len(source) // len(folders) : (k + 1) * len(source) // len(folders)]:
+            shutil.copy(path, tmp_path / folder / path.name)
+    data = get("UTKface", tmp_path)
+    assert data.digest() == get("UTKface", utkface).digest()
+    assert any("part" in note for note in data.notes) == ("part" in folders[0])
+
+
+def test_utkface_prefers_the_complete_folder(utkface, tmp_path):
+    for name in ("UTKFace", "crop_part1"):
+        shutil.copytree(utkface / "UTKFace", tmp_path / "utkface_aligned_cropped" / name)
+    for path in sorted((tmp_path / "utkface_aligned_cropped" / "crop_part1").iterdir())[::2]:
+        path.unlink()
+    assert get("UTKface", tmp_path).digest() == get("UTKface", utkface).digest()
+
+
+def utkface_rows():
+    """Rows of a CSV of pixels: the gray level of an image is its row; ages, genders and races go through all cells."""
+    kinds = list(itertools.product((5, 20, 39, 40, 116), (0, 1), range(5))) * 4
+    return [(age, race, gender, f"2017{k:03}.jpg.chip.jpg", " ".join([str(k)] * 48 * 48))
+            for k, (age, gender, race) in enumerate(kinds)]
+
+
+@pytest.mark.parametrize("name, separator, start", [("age_gender.csv", ",", ""), ("UTKFace/age_gender.csv", ",", ""),
+                                                    ("archive/Faces.CSV", ";", "\ufeff")])
+def test_utkface_is_read_from_a_csv_of_pixels(tmp_path, name, separator, start):
+    rows = utkface_rows()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    lines = [("age", "ethnicity", "gender", "img_name", "pixels"), *rows]
+    (tmp_path / name).write_text(start + "\n".join(separator.join(map(str, line)) for line in lines))
+    data = get("UTKface", tmp_path, protected_attr="race,gender")
+    assert len(data.train) + len(data.test) == 160              # four of five races, each row once
+    levels = torch.cat([data.train.images, data.test.images]).flatten(1)
+    assert (levels == levels[:, :1]).all() and len(levels[:, 0].unique()) == 160
+    for split in (data.train, data.test):
+        for image, label, group in zip(split.images, split.labels, split.groups, strict=True):
+            age, race, gender, *_ = rows[image[0, 0, 0]]
+            assert label == (age >= 20) + (age >= 40) and group == race * 2 + gender
+    assert f"{name}: 200 gray images of 48 x 48 pixels" in data.notes[0]
+
+
+@pytest.mark.parametrize("column, value", [(0, "-1"), (1, "5"), (2, "2"), (0, "old"), (4, "1 2 3"), (4, "300 " * 2304),
+                                           (4, "x " * 2304), (4, "")])
+def test_a_damaged_csv_of_pixels_is_refused(tmp_path, column, value):
+    rows = [list(map(str, row)) for row in utkface_rows()]
+    rows[7][column] = value
+    lines = [("age", "ethnicity", "gender", "img_name", "pixels"), *rows]
+    (tmp_path / "age_gender.csv").write_text("\n".join(map(",".join, lines)))
+    with pytest.raises(UserError, match=r"age_gender\.csv: expected"):
+        get("UTKface", tmp_path)
+
+
+def test_pixels_that_are_no_square_are_refused(tmp_path):
+    lines = [("age", "ethnicity", "gender", "pixels"), *([("5", "0", "0", "1 2 3")] * 4)]
+    (tmp_path / "age_gender.csv").write_text("\n".join(map(",".join, lines)))
+    with pytest.raises(UserError, match="expected square images"):
+        get("UTKface", tmp_path)
 
 
 def test_utkface_seed_decides_the_test(utkface):
@@ -76,7 +144,7 @@ def test_utkface_seed_decides_the_test(utkface):
     assert first.images.equal(again.images) and not first.images.equal(other.images)
 
 
-def test_utkface_names_without_labels_are_left_out_and_counted(tmp_path):
+def test_utkface_files_without_labels_are_left_out_and_counted(tmp_path):
     write_utkface(tmp_path / "UTKFace")
     write_image(tmp_path / "UTKFace" / "39_1_20170116174525125.jpg.chip.jpg")
     write_image(tmp_path / "UTKFace" / "55_0_0_20170116232725357jpg.chip.jpg", size=(9, 30))     # odd, but readable
@@ -86,130 +154,17 @@ def test_utkface_names_without_labels_are_left_out_and_counted(tmp_path):
                              "39_1_20170116174525125.jpg.chip.jpg")
 
 
-@pytest.mark.parametrize("smallest, per_cell", [(2, 1), (7, 3), (100, 50), (101, 100), (5000, 100)])
-def test_utkface_test_has_100_of_each_cell_unless_nothing_would_be_left(smallest, per_cell):
-    members = [np.arange(smallest), np.arange(10000, 16000)]
-    split = hold_out_test(members, 30)
-    assert len(split.test) == 2 * per_cell and (split.notes == ()) == (per_cell == 100)
-    assert not set(split.train) & set(split.test) and len(split.train) + len(split.test) == smallest + 6000
-
-
-# CelebA: an image is red if male, blue if not; green if attractive
-
-def write_celeba(root, parts, csv=False, copies=5):
-    """Twice as many attractive as other women; parts: the partition of the k-th of every kind, in turn."""
-    kinds = [(a, m) for a, m, times in ((1, 1, 1), (1, -1, 2), (-1, 1, 1), (-1, -1, 1)) for _ in range(times * copies)]
-    rows, partition = [], []
-    for k, (attractive, male) in enumerate(kinds):
-        name = f"{k + 1:06}.jpg"
-        write_image(root / "img_align_celeba" / name,
-                    (250 * (male > 0), 250 * (attractive > 0), 250 * (male < 0)), (10, 14))
-        values = {2: attractive, 20: male}
-        rows.append([name, *(str(values.get(c, 1 if (k + c) % 2 else -1)) for c in range(40))])
-        partition.append([name, str(parts[k % len(parts)])])
-    if csv:
-        rows, partition = [["image_id", *COLUMNS], *rows], [["image_id", "partition"], *partition]
-    else:
-        rows = [[str(len(kinds))], COLUMNS, *rows]
-    for name, table in (("list_attr_celeba", rows), ("list_eval_partition", partition)):
-        text = "\n".join(("," if csv else "  ").join(row) for row in table) + "\n"
-        (root / f"{name}.{'csv' if csv else 'txt'}").write_text(text)
-
-
-@pytest.fixture(scope="module")
-def celeba(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_celeba(root / "CelebA", parts=(0, 0, 2, 1, 2))
-    return root
-
-
-def test_celeba_trains_on_its_part_and_tests_on_a_balanced_one(celeba):
-    data = get("CelebA", celeba)
-    assert data.train.counts().tolist() == [[2, 4], [2, 2]]         # (female, male) x (not attractive, attractive)
-    assert data.test.counts().tolist() == [[2, 2], [2, 2]]
-    assert data.train.class_names == ("not attractive", "attractive") and data.train.group_names == ("female", "male")
-    for part in (data.train, data.test):
-        assert (part.images[:, 0, 4, 4] > 128).long().equal(part.groups)
-        assert (part.images[:, 1, 4, 4] > 128).long().equal(part.labels)
-
-
-def test_celeba_attributes_by_name_and_by_number_and_swapped(celeba):
-    named = get("CelebA", celeba, target_attr="male", protected_attr="Attractive")
-    numbered = get("CelebA", celeba, target_attr=20, protected_attr="2")
-    assert named.train.labels.equal(get("CelebA", celeba).train.groups)
-    assert named.train.labels.equal(numbered.train.labels) and named.test.images.equal(numbered.test.images)
-
-
-def test_celeba_two_attributes_make_four_groups(tmp_path):
-    write_celeba(tmp_path / "CelebA", parts=(0,), copies=10)
-    data = get("CelebA", tmp_path, protected_attr="Male,Young")
-    assert data.train.group_names == ("Male=0,Young=0", "Male=0,Young=1", "Male=1,Young=0", "Male=1,Young=1")
-    assert data.test.counts().tolist() == [[1, 1]] * 4
-    assert data.test.attributes == (("Male", ("0", "1")), ("Young", ("0", "1")))
-    assert (data.train.images[:, 0, 4, 4] > 128).long().equal(data.train.groups // 2)
-
-
-def test_celeba_training_images_are_never_copied(celeba):
-    train = get("CelebA", celeba).train.images
-    assert train.storage_offset() == 0 and train.untyped_storage().nbytes() > train.numel()     # a view of the cache
-
-
-def test_celeba_as_csv_in_a_doubled_folder_is_the_same(celeba, tmp_path):
-    write_celeba(tmp_path / "celeba", parts=(0, 0, 2, 1, 2), csv=True)
-    images = tmp_path / "celeba" / "img_align_celeba"
-    images.rename(tmp_path / "moved")
-    images.mkdir()
-    (tmp_path / "moved").rename(images / "img_align_celeba")
-    here, there = get("CelebA", celeba), get("CelebA", tmp_path)
-    assert here.train.images.equal(there.train.images) and here.test.images.equal(there.test.images)
-
-
-def test_celeba_without_test_images_holds_out_a_fifth(tmp_path):
-    write_celeba(tmp_path / "CelebA", parts=(0,), copies=10)
-    data = get("CelebA", tmp_path)
-    assert data.train.counts().tolist() == [[8, 16], [8, 8]] and data.test.counts().tolist() == [[2, 2], [2, 2]]
-    assert "held out" in data.notes[0]
-
-
-@pytest.mark.parametrize("name", ["../000002.jpg", "/etc/000002.jpg", "img/000002.jpg"])
-def test_celeba_lists_cannot_name_files_elsewhere(tmp_path, name):
-    write_celeba(tmp_path / "CelebA", parts=(0, 0, 2, 1, 2))
-    path = tmp_path / "CelebA" / "list_attr_celeba.txt"
-    path.write_text(path.read_text().replace("000002.jpg", name))
-    with pytest.raises(UserError, match="outside the image folder"):
-        get("CelebA", tmp_path)
-
-
-def test_celeba_needs_every_listed_image(tmp_path):
-    write_celeba(tmp_path / "CelebA", parts=(0, 0, 2, 1, 2))
-    (tmp_path / "CelebA" / "img_align_celeba" / "000002.jpg").unlink()
-    with pytest.raises(UserError, match=r"000002\.jpg.*--skip_bad_images"):
-        get("CelebA", tmp_path)
-    assert len(get("CelebA", tmp_path, skip_bad_images=True).train) == 9
-
-
-@pytest.mark.parametrize("options, message", [
-    (dict(target_attr="Bald"), "unknown attribute 'Bald'.*20 Male"), (dict(target_attr=40), "unknown attribute '40'"),
-    (dict(target_attr="Male"), "must differ"), (dict(protected_attr="Male,20"), "Male,Male names an attribute twice"),
-    (dict(skew=0.9), "takes no --skew.*Colored_Digits.*CIFAR10_S")])
-def test_celeba_refuses_what_it_does_not_know(celeba, options, message):
-    with pytest.raises(UserError, match=message):
-        get("CelebA", celeba, **options)
-
-
-def test_celeba_with_an_incomplete_folder_is_not_fetched(celeba, tmp_path):
-    write_celeba(tmp_path / "CelebA", parts=(0,))
-    (tmp_path / "CelebA" / "list_eval_partition.txt").unlink()
-    with pytest.raises(UserError, match=r"CelebA not found.*list_eval_partition\.csv"):
-        get("CelebA", tmp_path)
-
-
-def test_a_group_that_a_class_never_has_is_fine_and_the_test_is_balanced_over_the_others(tmp_path):
-    write_celeba(tmp_path / "CelebA", parts=(0,))
-    data = get("CelebA", tmp_path, target_attr="A1", protected_attr="A3")   # equal in every row
-    for part in (data.train, data.test):
-        assert (part.counts() > 0).equal(torch.eye(2, dtype=torch.bool))
-    assert len(set(data.test.counts().diagonal().tolist())) == 1
+def test_utkface_leaves_rare_cells_out_of_the_test(tmp_path):
+    for age, race, count in ((5, 0, 40), (5, 1, 40), (5, 2, 3), (30, 0, 40), (30, 1, 41), (60, 0, 40), (60, 1, 44)):
+        for k in range(count):
+            write_image(tmp_path / "UTKFace" / f"{age}_0_{race}_2017{k:03}.jpg", (race * 50, k, age * 3))
+    data = get("UTKface", tmp_path)
+    assert data.test.counts().tolist() == [[20, 20, 20], [20, 20, 20], [0, 0, 0], [0, 0, 0]]
+    assert data.train.counts().tolist() == [[20, 20, 20], [20, 21, 24], [3, 0, 0], [0, 0, 0]]
+    assert "(under 20, Asian) has 3; such cells are not tested" in data.notes[0]
+    assert get("UTKface", tmp_path, rare_cells="shrink").test.counts().sum() == 7
+    with pytest.raises(UserError, match=r"\(under 20, Asian\) has 3"):
+        get("UTKface", tmp_path, rare_cells="refuse")
 
 
 # BFFHQ: the red level is the age, the green the gender
@@ -217,11 +172,11 @@ def test_a_group_that_a_class_never_has_is_fine_and_the_test_is_balanced_over_th
 @pytest.fixture
 def bffhq(tmp_path):
     folder, number = tmp_path / "bffhq", itertools.count()
-    for place, cells in (("0.5pct/align", [(0, 0)] * 4 + [(1, 1)] * 4), ("0.5pct/conflict", [(0, 1), (1, 0)]),
+    for subfolder, cells in (("0.5pct/align", [(0, 0)] * 4 + [(1, 1)] * 4), ("0.5pct/conflict", [(0, 1), (1, 0)]),
                          ("test", [(0, 0), (0, 1), (1, 0), (1, 1)]), ("valid", [(0, 0)])):
         for age, gender in cells:
-            sub = f"{place}/{age}" if "pct" in place else place
-            write_image(folder / sub / f"{next(number)}_{age}_{gender}.png", (200 * age, 200 * gender, 0))
+            path = f"{subfolder}/{age}" if "pct" in subfolder else subfolder
+            write_image(folder / path / f"{next(number)}_{age}_{gender}.png", (200 * age, 200 * gender, 0))
     return tmp_path
 
 
@@ -229,12 +184,25 @@ def test_bffhq_reads_age_and_gender_from_the_names(bffhq):
     data = get("BFFHQ", bffhq)
     assert data.train.counts().tolist() == [[4, 1], [1, 4]] and data.test.counts().tolist() == [[1, 1], [1, 1]]
     assert data.train.class_names == ("young", "old")
-    for part in (data.train, data.test):
-        assert (part.images[:, 0, 0, 0] // 200).long().equal(part.labels)
-        assert (part.images[:, 1, 0, 0] // 200).long().equal(part.groups)
+    for split in (data.train, data.test):
+        assert (split.images[:, 0, 0, 0] // 200).long().equal(split.labels)
+        assert (split.images[:, 1, 0, 0] // 200).long().equal(split.groups)
 
 
-def test_bffhq_counts_files_without_labels_and_broken_ones(bffhq):
+@pytest.mark.parametrize("name", ["BFFHQ", "bffhq/bffhq", "bffhq-dataset", ""])
+def test_bffhq_is_the_same_in_every_layout(bffhq, tmp_path, name):
+    expected = get("BFFHQ", bffhq).digest()
+    shutil.copytree(bffhq / "bffhq", tmp_path / "data" / name)
+    assert get("BFFHQ", tmp_path / "data").digest() == expected
+
+
+def test_an_incomplete_bffhq_folder_is_described(bffhq):
+    shutil.rmtree(bffhq / "bffhq" / "0.5pct" / "conflict")
+    with pytest.raises(UserError, match=rf"no images in 0\.5pct/conflict/\*/\*\); looked for {bffhq}/bffhq;"):
+        get("BFFHQ", bffhq)
+
+
+def test_bffhq_counts_files_without_labels_and_unreadable_files(bffhq):
     write_image(bffhq / "bffhq" / "0.5pct" / "align" / "0" / "face.png")
     (bffhq / "bffhq" / "0.5pct" / "align" / "0" / "0_0_0.png").write_bytes(b"")
     data = get("BFFHQ", bffhq, skip_bad_images=True)
@@ -243,6 +211,6 @@ def test_bffhq_counts_files_without_labels_and_broken_ones(bffhq):
 
 
 @pytest.mark.parametrize("name, tree", [("UTKface", "age_gender_race_time"), ("BFFHQ", "0.5pct/align")])
-def test_a_missing_folder_names_the_places_tried(tmp_path, name, tree):
+def test_an_absent_data_set_names_the_paths_tried(tmp_path, name, tree):
     with pytest.raises(UserError, match=rf"{tmp_path}/.*{tree}.*https://"):
         get(name, tmp_path)

@@ -1,25 +1,20 @@
-"""Targets, losses and pixel gradients against plain transcriptions of the formulas, in float64."""
+"""Losses and pixel gradients of embedding and gradient matching against plain transcriptions, in float64."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fairdd.matching.gradient import (
-    ALIGNMENTS,
-    barycenter,
-    embedding_loss,
-    fairdd,
-    frozen_batchnorm,
-    gradient_losses,
-    match_loss,
-    segment_sum,
-    vanilla,
-)
+from fairdd.matching.alignment import ALIGNMENTS
+from fairdd.matching.embedding import EMBEDDING_DISTANCES, embedding_loss
+from fairdd.matching.gradient import GRADIENT_DISTANCES, frozen_batchnorm, gradient_loss, match_loss
 
 LABELS = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2])
 GROUPS = torch.tensor([0, 0, 0, 1, 2, 1, 1, 1, 0, 2, 2, 2])
-SYN_LABELS = torch.arange(3).repeat_interleave(2)
+SYN_LABELS = torch.tensor([2, 0, 1, 0, 2, 1])       # mixed: nothing may depend on the order of classes
+METHODS = [*(("DM", name) for name in EMBEDDING_DISTANCES), *(("DC", name) for name in GRADIENT_DISTANCES)]
+every_method = pytest.mark.parametrize("method", METHODS, ids="-".join)
+every_alignment = pytest.mark.parametrize("align", ALIGNMENTS)
 
 
 class TinyNet(nn.Module):
@@ -37,137 +32,151 @@ class TinyNet(nn.Module):
         return self.classifier(self.embed(images))
 
 
-@pytest.fixture
-def scene():
-    """A network, real images (12, 3, 6, 6) of LABELS and GROUPS, synthetic ones (6, 3, 6, 6) of SYN_LABELS."""
+def make_problem():
+    """Return a network, real images (12, 3, 6, 6) of LABELS and GROUPS, synthetic ones (6, 3, 6, 6) of SYN_LABELS."""
     torch.manual_seed(0)
     return TinyNet(), torch.randn(12, 3, 6, 6).double(), torch.randn(6, 3, 6, 6).double().requires_grad_(True)
 
 
-def parts_by_hand(align, label):
-    """The masks of real images whose means are pulled at, and for the barycenter whose mean of means is."""
-    groups = sorted(set(GROUPS[label == LABELS].tolist()))
-    return [label == LABELS] if align == "vanilla" else [(label == LABELS) & (g == GROUPS) for g in groups]
+def loss_and_gradient(method, net, real, syn, targets):
+    """Return what the package gives: the losses of classes and the gradient. method: ("DM" or "DC", distance)."""
+    kind, name = method
+    if kind == "DM":
+        return embedding_loss(net, real, syn, SYN_LABELS, targets, EMBEDDING_DISTANCES[name])
+    return dc_loss(net, real, syn, SYN_LABELS, targets, GRADIENT_DISTANCES[name])
 
 
-def squared_by_hand(difference):
-    return (difference**2).sum()
+def dc_loss(net, real, syn, syn_labels, targets, *distance):
+    """Return gradient_loss with the images of all classes in one tensor."""
+    rows = [(syn_labels == label).nonzero().flatten() for label in syn_labels.unique()]
+    losses, gradients = gradient_loss(net, real, [syn[of_class] for of_class in rows], targets, *distance)
+    return losses, torch.zeros_like(syn).index_copy_(0, torch.cat(rows), torch.cat(gradients))
 
 
-def dm_by_hand(net, real, syn, align, distance=squared_by_hand):
-    """Sum over classes of distances, straight from the formulas."""
-    loss = 0
+def plain_targets(align):
+    """Return (class, coefficient, weights (12,) of the real images) of every target, straight from the formulas."""
+    targets = []
     for label in range(3):
-        centers = [net.embed(real[mask]).mean(0).detach() for mask in parts_by_hand(align, label)]
-        centers = [torch.stack(centers).mean(0)] if align == "barycenter" else centers
-        mean = net.embed(syn[label == SYN_LABELS]).mean(0)
-        loss = loss + sum(distance(center - mean) for center in centers)
-    return loss
+        in_class = label == LABELS
+        masks = [in_class] if align == "vanilla" else [in_class & (g == GROUPS) for g in GROUPS[in_class].unique()]
+        weights = [mask / mask.sum().double() for mask in masks]
+        weights = [sum(weights) / len(weights)] if align == "barycenter" else weights
+        targets += [(label, 1.0, w) for w in weights]
+    return targets
 
 
-def l1_by_hand(net, real, syn, align):
-    return dm_by_hand(net, real, syn, align, lambda difference: difference.abs().sum())
+def plain_losses(method, net, real, syn, targets):
+    """Return the losses of the three classes, as a graph: coefficient * distance, target by target.
+
+    targets: a list of (class, coefficient, weights (12,) of the real images).
+    """
+    kind, name = method
+    features = {"DM": plain_embedding, "DC": plain_gradient}[kind]
+    losses = [torch.zeros(()).double() for _ in range(3)]
+    for label, coefficient, weights in targets:
+        images = syn[label == SYN_LABELS]
+        of_syn = features(net, images, torch.ones(len(images)).double() / len(images), label)
+        of_real = [x.detach() for x in features(net, real, weights, label)]
+        losses[label] = losses[label] + coefficient * PLAIN_DISTANCES[kind, name](of_syn, of_real)
+    return torch.stack(losses)
 
 
-def layerwise_by_hand(a, b):
-    """1 - cosine, output row by output row, of every parameter that has rows."""
+def plain_embedding(net, images, weights, label):
+    return [sum(w * net.embed(image[None])[0] for w, image in zip(weights, images, strict=True))]
+
+
+def plain_gradient(net, images, weights, label):
+    target = torch.tensor([label])
+    loss = sum(w * F.cross_entropy(net(image[None]), target) for w, image in zip(weights, images, strict=True))
+    return torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
+
+
+def flat(gradient):
+    return torch.cat([x.flatten() for x in gradient])
+
+
+def plain_cosine_distance(u, v):
+    return 1 - (u @ v) / (u.norm() * v.norm() + 1e-6)
+
+
+def plain_layerwise_cosine(a, b):
+    """Return the sum of cosine distances, output row by output row, of every parameter that has rows."""
     rows = [(x.reshape(len(x), -1), y.reshape(len(y), -1)) for x, y in zip(a, b, strict=True) if x.ndim > 1]
-    return sum(1 - (u @ v) / (u.norm() * v.norm() + 1e-6) for x, y in rows for u, v in zip(x, y, strict=True))
+    return sum(plain_cosine_distance(u, v) for x, y in rows for u, v in zip(x, y, strict=True))
 
 
-def dc_by_hand(net, real, syn, align):
-    """Sum over classes of layer-wise cosine distances of gradients."""
-    loss, weights = 0, list(net.parameters())
-    for label in range(3):
-        def gradient(images, label=label, **how):
-            target = torch.full((len(images),), label)
-            return torch.autograd.grad(F.cross_entropy(net(images), target), weights, **how)
-
-        centers = [gradient(real[mask]) for mask in parts_by_hand(align, label)]
-        if align == "barycenter":
-            centers = [[torch.stack(layer).mean(0) for layer in zip(*centers, strict=True)]]
-        of_syn = gradient(syn[label == SYN_LABELS], create_graph=True)
-        loss = loss + sum(layerwise_by_hand(of_syn, center) for center in centers)
-    return loss
+PLAIN_DISTANCES = {
+    ("DM", "ours"): lambda a, b: ((a[0] - b[0]) ** 2).sum(),
+    ("DM", "l1"): lambda a, b: (a[0] - b[0]).abs().sum(),
+    ("DC", "ours"): plain_layerwise_cosine,
+    ("DC", "mse"): lambda a, b: ((flat(a) - flat(b)) ** 2).sum(),
+    ("DC", "cos"): lambda a, b: plain_cosine_distance(flat(a), flat(b)),
+}
 
 
-def dm(net, real, syn, align, dis_metric="ours"):
-    return embedding_loss(net, real, syn, SYN_LABELS, ALIGNMENTS[align](LABELS, GROUPS), dis_metric)
+def assert_is_formula(method, targets, plain):
+    """Assert that losses and gradient of targets are those of the list plain, to 1e-10 of their norms."""
+    net, real, syn = make_problem()
+    losses, gradient = loss_and_gradient(method, net, real, syn, targets)
+    expected = plain_losses(method, net, real, syn, plain)
+    [expected_gradient] = torch.autograd.grad(expected.sum(), syn)
+    assert not losses.requires_grad and not gradient.requires_grad and gradient.shape == syn.shape
+    assert (losses - expected).norm() <= 1e-10 * expected.norm()
+    assert (gradient - expected_gradient).norm() <= 1e-10 * expected_gradient.norm()
 
 
-def dm_l1(net, real, syn, align):
-    return dm(net, real, syn, align, "l1")
+@every_alignment
+@every_method
+def test_losses_and_pixel_gradient_are_the_formula(method, align):
+    assert_is_formula(method, ALIGNMENTS[align](LABELS, GROUPS), plain_targets(align))
 
 
-def dc(net, real, syn, align, dis_metric="ours"):
-    by_class = [syn[label == SYN_LABELS] for label in range(3)]
-    return sum(gradient_losses(net, real, by_class, ALIGNMENTS[align](LABELS, GROUPS), dis_metric))
-
-
-@pytest.mark.parametrize("align", ALIGNMENTS)
-@pytest.mark.parametrize(("ours", "by_hand"), [(dm, dm_by_hand), (dm_l1, l1_by_hand), (dc, dc_by_hand)])
-def test_loss_and_pixel_gradient_are_the_formula(scene, ours, by_hand, align):
-    net, real, syn = scene
-    mine, plain = (method(net, real, syn, align) for method in (ours, by_hand))
-    assert torch.isclose(mine, plain, rtol=1e-12)
-    my_gradient, plain_gradient = (torch.autograd.grad(loss, syn)[0] for loss in (mine, plain))
-    assert (my_gradient - plain_gradient).norm() <= 1e-10 * plain_gradient.norm()
-
-
-@pytest.mark.parametrize("align", ALIGNMENTS)
-@pytest.mark.parametrize("method", [dm, dm_l1, dc])
-def test_pixel_gradient_is_the_finite_difference(scene, method, align):
-    net, real, syn = scene
-    direction = torch.randn_like(syn)
-    step = 1e-6
-    ahead, behind = (method(net, real, (syn + sign * step * direction), align) for sign in (1, -1))
-    slope = (torch.autograd.grad(method(net, real, syn, align), syn)[0] * direction).sum()
+@every_alignment
+@every_method
+def test_pixel_gradient_is_the_finite_difference(method, align):
+    net, real, syn = make_problem()
+    targets, direction, step = ALIGNMENTS[align](LABELS, GROUPS), torch.randn_like(syn), 1e-6
+    ahead, behind = (loss_and_gradient(method, net, real, syn + sign * step * direction, targets)[0].sum()
+                     for sign in (1, -1))
+    slope = (loss_and_gradient(method, net, real, syn, targets)[1] * direction).sum()
     assert torch.isclose((ahead - behind) / (2 * step), slope, rtol=1e-6)
 
 
-def test_batch_gradient_is_the_count_weighted_mean_of_cells_gradients(scene):
-    net, real, _ = scene
-    weights, mine = list(net.parameters()), LABELS == 0
+@every_method
+def test_losses_leave_no_gradient_in_pixels_and_weights(method):
+    net, real, syn = make_problem()
+    loss_and_gradient(method, net, real, syn, ALIGNMENTS["fairdd"](LABELS, GROUPS))
+    assert syn.grad is None and all(weight.grad is None for weight in net.parameters())
+
+
+@every_method
+def test_a_class_without_targets_has_no_gradient(method):
+    net, real, syn = make_problem()
+    rows = LABELS < 2
+    _, gradient = loss_and_gradient(method, net, real[rows], syn, ALIGNMENTS["fairdd"](LABELS[rows], GROUPS[rows]))
+    is_matched = gradient.flatten(1).abs().sum(1) > 0
+    assert torch.equal(is_matched, SYN_LABELS < 2)
+
+
+def test_batch_gradient_is_the_count_weighted_mean_of_group_gradients():
+    net, real, _ = make_problem()
+    in_class = LABELS == 0
 
     def gradient(mask):
         loss = F.cross_entropy(net(real[mask]), LABELS[mask])
-        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
+        return flat(torch.autograd.grad(loss, list(net.parameters())))
 
-    cells = [mine & (g == GROUPS) for g in range(3)]
-    mixed = sum(mask.sum() * gradient(mask) for mask in cells) / mine.sum()
-    assert torch.allclose(mixed, gradient(mine), rtol=1e-12)
-
-
-def test_under_squared_distance_fairdd_pulls_as_often_as_there_are_groups_towards_the_barycentre(scene):
-    net, real, syn = scene
-    losses = [dm(net, real, syn, align) for align in ("fairdd", "barycenter")]
-    sum_of_pulls, one_pull = (torch.autograd.grad(loss, syn)[0] for loss in losses)
-    groups_present = torch.tensor([3, 2, 1]).repeat_interleave(2)
-    assert torch.allclose(sum_of_pulls, groups_present.view(-1, 1, 1, 1) * one_pull, rtol=1e-12)
+    masks = [in_class & (g == GROUPS) for g in range(3)]
+    mixed = sum(mask.sum() * gradient(mask) for mask in masks) / in_class.sum()
+    assert torch.allclose(mixed, gradient(in_class), rtol=1e-12)
 
 
-@pytest.mark.parametrize("align", [vanilla, fairdd, barycenter])
-def test_weights_sum_to_one_within_a_target(align):
-    targets = align(LABELS, GROUPS)
-    sums = torch.bincount(targets.owner, targets.weight)
-    assert len(sums) == len(targets.classes) and torch.allclose(sums, torch.ones(len(sums)).double())
-    assert torch.equal(targets.classes[targets.owner], LABELS)
-
-
-def test_fairdd_has_a_target_for_every_group_present_and_none_for_an_absent_one():
-    assert fairdd(LABELS, GROUPS).classes.tolist() == [0, 0, 0, 1, 1, 2]
-
-
-def test_with_one_group_all_alignments_are_vanilla():
-    for align in (fairdd, barycenter):
-        targets, plain = align(LABELS, torch.zeros_like(LABELS)), vanilla(LABELS, None)
-        assert torch.equal(targets.owner, plain.owner) and torch.equal(targets.weight, plain.weight)
-
-
-def test_weighted_sums_of_a_mean_is_the_mean():
-    signals, targets = torch.randn(12, 5).double(), fairdd(LABELS, GROUPS)
-    sums = segment_sum(signals, targets.owner, targets.weight, 6)
-    assert torch.allclose(sums[0], signals[:3].mean(0))
+def test_under_squared_distance_fairdd_is_the_barycenter_times_the_number_of_groups():
+    net, real, syn = make_problem()
+    fairdd, barycenter = (loss_and_gradient(("DM", "ours"), net, real, syn, ALIGNMENTS[align](LABELS, GROUPS))[1]
+                          for align in ("fairdd", "barycenter"))
+    groups_present = torch.tensor([3, 2, 1])[SYN_LABELS]
+    assert torch.allclose(fairdd, groups_present.view(-1, 1, 1, 1) * barycenter, rtol=1e-12)
 
 
 def test_layerwise_cosine_ignores_biases_and_scale():
@@ -177,12 +186,10 @@ def test_layerwise_cosine_ignores_biases_and_scale():
     assert match_loss(gradient, other, "cos") > 1e-3
 
 
-@pytest.mark.parametrize("metric", ["mse", "cos"])
-def test_other_metrics_see_the_whole_gradient_as_one_vector(metric):
+@pytest.mark.parametrize("name", GRADIENT_DISTANCES)
+def test_match_loss_is_the_distance_of_its_name(name):
     a, b = ([torch.randn(4, 3).double(), torch.randn(4).double()] for _ in range(2))
-    u, v = (torch.cat([x.flatten() for x in g]) for g in (a, b))
-    plain = {"mse": ((u - v) ** 2).sum(), "cos": 1 - u @ v / (u.norm() * v.norm() + 1e-6)}[metric]
-    assert torch.isclose(match_loss(a, b, metric), plain, rtol=1e-12)
+    assert torch.isclose(match_loss(a, b, name), PLAIN_DISTANCES["DC", name](a, b), rtol=1e-12)
 
 
 def test_a_zero_gradient_gives_a_finite_distance():
@@ -191,13 +198,42 @@ def test_a_zero_gradient_gives_a_finite_distance():
     assert zero[0].grad.isfinite().all()
 
 
-def test_frozen_batch_norm_uses_the_statistics_of_all_classes_and_is_restored():
+def test_frozen_batchnorm_uses_the_statistics_of_all_images_and_is_restored():
     torch.manual_seed(0)
     net = nn.Sequential(nn.BatchNorm2d(3)).double()
     images = 5 + 2 * torch.randn(12, 3, 6, 6).double()
     with frozen_batchnorm(net, images):
-        alone = net(images[:1])
+        output = net(images[:1])
     centered = images - images.mean((0, 2, 3), keepdim=True)
-    plain = centered[:1] / (images.var((0, 2, 3), keepdim=True) + net[0].eps).sqrt()
-    assert torch.allclose(alone, plain)
+    expected = centered[:1] / (images.var((0, 2, 3), keepdim=True) + net[0].eps).sqrt()
+    assert torch.allclose(output, expected)
     assert net[0].training and net[0].momentum == 0.1
+
+
+@pytest.mark.parametrize("is_first_pass", [True, False])
+def test_frozen_batchnorm_is_restored_after_an_exception(is_first_pass):
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(108, 2))
+    images = torch.randn(4, 3, 9, 9) if is_first_pass else torch.randn(4, 3, 6, 6)      # 9 x 9 does not fit the linear
+    with pytest.raises((RuntimeError, ZeroDivisionError)), frozen_batchnorm(net, images):
+        raise ZeroDivisionError
+    assert net[0].training and net[0].momentum == 0.1
+
+
+class Flat(nn.Module):
+    """Embeds an image as its pixels."""
+
+    def embed(self, images):
+        return images.flatten(1)
+
+
+def test_the_pixel_gradient_has_the_same_bytes_with_two_threads_every_time():
+    net, images, syn = Flat(), torch.randn(400, 3, 32, 32), torch.randn(20, 3, 32, 32)
+    labels, syn_labels = torch.arange(10).repeat_interleave(40), torch.arange(10).repeat_interleave(2)
+    targets = ALIGNMENTS["fairdd"](labels, torch.arange(400) % 10)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = [embedding_loss(net, images, syn, syn_labels, targets)[1] for _ in range(100)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradients[0], gradient) for gradient in gradients)

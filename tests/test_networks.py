@@ -1,20 +1,20 @@
-"""Every network fits every image, shows what it sees, and learns with all its weights."""
+"""Every network accepts every image size, depends on its input, and trains all its weights."""
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from networks import EVAL_POOLS, NETWORKS, ConvNet, MeanPool2d, find_network, get_eval_pool, get_network
+from networks import EVAL_POOLS, NETWORKS, ConvNet, MeanPool2d, get_eval_pool, get_network, network_factory
 
 every_name = pytest.mark.parametrize("name", NETWORKS)
-every_channel = pytest.mark.parametrize("channel", [1, 3])
+gray_and_color = pytest.mark.parametrize("in_channels", [1, 3])
 
 
-def make(name, channel=3, size=32, seed=0):
-    """A network with the weights of a seed, and two random images for it."""
+def make(name, in_channels=3, size=32, seed=0):
+    """Return a network with the weights of a seed, and two random images for it."""
     torch.manual_seed(seed)
-    return get_network(name, channel, 10, (size, size)), torch.randn(2, channel, size, size)
+    return get_network(name, in_channels, 10, (size, size)), torch.randn(2, in_channels, size, size)
 
 
 def count(net):
@@ -22,39 +22,39 @@ def count(net):
 
 
 @every_name
-@every_channel
+@gray_and_color
 @pytest.mark.parametrize("size", [16, 28, 32, 64, 96])
-def test_every_network_fits_every_image(name, channel, size):
-    net, images = make(name, channel, size)
+def test_every_network_accepts_every_image_size(name, in_channels, size):
+    net, images = make(name, in_channels, size)
     with torch.no_grad():
         embedding = net.embed(images)
         assert embedding.shape == (2, net.classifier.in_features)
         logits = net(images)
         assert logits.shape == (2, 10)
         assert torch.equal(logits, net.classifier(embedding))
-    assert (embedding[0] - embedding[1]).abs().max() > 0.01 * embedding.abs().max(), "it must see the image"
+    assert (embedding[0] - embedding[1]).abs().max() > 0.01 * embedding.abs().max(), "it depends on the image"
 
 
 @every_name
-@every_channel
+@gray_and_color
 @pytest.mark.parametrize("size", [16, 28, 32])
-def test_the_loss_reaches_every_weight_and_the_image(name, channel, size):
-    net, images = make(name, channel, size)
+def test_gradients_reach_every_weight_and_the_image(name, in_channels, size):
+    net, images = make(name, in_channels, size)
     F.cross_entropy(net(images.requires_grad_()), torch.tensor([0, 1])).backward()
     assert images.grad.abs().amax((1, 2, 3)).min() > 0
     for parameter in net.parameters():
         assert parameter.grad is not None
-        if parameter.ndim > 1:  # a norm takes away the bias in front of it, whose gradient is then 0
+        if parameter.ndim > 1:  # a bias in front of a norm has gradient 0
             assert parameter.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
-def test_mean_pooling_and_its_gradient_are_those_of_average_pooling(size):
+def test_mean_pooling_and_its_gradient_equal_average_pooling(size):
     maps = torch.randn(3, 5, *size, dtype=torch.float64, requires_grad=True)
-    ours, plain = MeanPool2d()(maps), nn.AvgPool2d(2)(maps)
-    slope = torch.randn_like(plain)
-    gradients = [torch.autograd.grad(pooled, maps, slope)[0] for pooled in (ours, plain)]
-    assert torch.allclose(ours, plain, rtol=1e-14) and torch.allclose(*gradients, rtol=1e-14)
+    pooled, expected = MeanPool2d()(maps), nn.AvgPool2d(2)(maps)
+    grad_output = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(output, maps, grad_output)[0] for output in (pooled, expected)]
+    assert torch.allclose(pooled, expected, rtol=1e-14) and torch.allclose(*gradients, rtol=1e-14)
 
 
 @pytest.mark.parametrize("name", [*EVAL_POOLS["M"], *EVAL_POOLS["B"], *EVAL_POOLS["A"]])
@@ -82,16 +82,16 @@ def test_gradients_of_gradients_reach_the_image(name):
         ("ConvNetLN", 128 * 4 * 4, 320_010 - 3 * 2 * 128 + 2 * 128 * (32 * 32 + 16 * 16 + 8 * 8)),
     ],
 )
-def test_at_32_pixels_the_layers_are_those_of_the_field(name, features, parameters):
+def test_at_32_pixels_the_number_of_parameters_is_that_of_the_dc_code(name, features, parameters):
     net, _ = make(name)
     assert net.classifier.in_features == features
     assert count(net) == parameters
 
 
 @pytest.mark.parametrize("name", EVAL_POOLS["M"][1:-1])
-def test_a_border_makes_gray_28_pixels_32(name):
-    gray, small = make(name, channel=1, size=28)
-    large, _ = make(name, channel=1, size=32)
+def test_gray_28_pixel_images_are_padded_to_32(name):
+    gray, small = make(name, in_channels=1, size=28)
+    large, _ = make(name, in_channels=1, size=32)
     assert torch.equal(gray(small), large(F.pad(small, (2, 2, 2, 2))))
 
 
@@ -110,36 +110,36 @@ def test_channels_last_images_give_the_same_logits(name):
 
 
 @every_name
-def test_batch_norm_is_where_the_name_says(name):
+def test_a_network_has_batch_norm_if_its_name_says_so(name):
     net, _ = make(name)
     assert any(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == ("BN" in name)
 
 
 @every_name
-def test_the_global_seed_decides_the_weights(name):
+def test_weights_depend_on_the_global_seed_only(name):
     first, second, other = (torch.cat([p.flatten() for p in make(name, seed=s)[0].parameters()]) for s in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "needed"), [("ConvNetD4", 8, 16), ("LeNet", 14, 16), ("AlexNet", 7, 8), ("ResNet18", 12, 16)]
+    ("name", "size", "minimum"), [("ConvNetD4", 8, 16), ("LeNet", 14, 16), ("AlexNet", 7, 8), ("ResNet18", 12, 16)]
 )
-def test_a_network_that_cannot_fit_says_what_it_needs(name, size, needed):
-    with pytest.raises(ValueError, match=f"at least {needed} x {needed} pixels.* at {size} x {size}"):
+def test_images_too_small_for_a_network_are_refused_with_the_minimum_size(name, size, minimum):
+    with pytest.raises(ValueError, match=f"at least {minimum} x {minimum} pixels.* at {size} x {size}"):
         get_network(name, 3, 10, (size, size))
 
 
-def test_a_network_fits_the_smallest_images_it_asks_for():
+def test_a_network_accepts_images_of_its_minimum_size():
     for name, size in [("ConvNetD4", 16), ("ConvNetD1", 2), ("ConvNetNP", 2), ("VGG11", 2), ("AlexNet", 8)]:
         net, images = make(name, size=size)
         assert net.embed(images).std(0).max() > 0
 
 
 def test_suffixes_of_a_convnet_combine():
-    combined = find_network("ConvNetD2W32ASMPGN")(3, 10, im_size=(16, 16))
-    written = ConvNet(3, 10, 32, 2, "sigmoid", "groupnorm", "maxpooling", (16, 16))
-    assert str(combined) == str(written)
+    combined = network_factory("ConvNetD2W32ASMPGN")(3, 10, im_size=(16, 16))
+    expected = ConvNet(3, 10, 32, 2, "sigmoid", "groupnorm", "maxpooling", (16, 16))
+    assert str(combined) == str(expected)
 
 
 @pytest.mark.parametrize("name", ["ConvNetW32D2", "ConvNetD1D2", "ConvNetD9", "convnet", "VGG19", ""])
@@ -160,7 +160,7 @@ def test_eval_pools_name_known_networks():
 
 
 @pytest.mark.parametrize(
-    ("model", "without"),
+    ("model", "model_without_bn"),
     [
         ("ConvNet", "ConvNet"),
         ("ConvNetBN", "ConvNet"),
@@ -169,13 +169,13 @@ def test_eval_pools_name_known_networks():
         ("ResNet18BN_AP", "ResNet18"),
     ],
 )
-def test_mode_s_leaves_out_batch_norm(model, without):
-    assert get_eval_pool("S", model) == [without]
+def test_mode_s_drops_batch_norm(model, model_without_bn):
+    assert get_eval_pool("S", model) == [model_without_bn]
     assert get_eval_pool("SS", model) == [model]
-    assert find_network(without)
+    assert network_factory(model_without_bn)
 
 
-def test_an_eval_pool_is_the_callers_own():
+def test_changing_a_returned_eval_pool_changes_no_other():
     get_eval_pool("W", "ConvNet").clear()
     assert get_eval_pool("W", "ConvNet") == ["ConvNetW32", "ConvNetW64", "ConvNetW128", "ConvNetW256"]
 

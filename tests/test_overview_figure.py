@@ -1,4 +1,4 @@
-"""The overview figure is computed: the same pixels each time, and its minima are what the formulas say."""
+"""The overview figure is computed and reproducible, and the minima it shows are those of the formulas."""
 
 import io
 
@@ -6,68 +6,66 @@ import pytest
 import torch
 from PIL import Image
 
-from docs.make_overview_figure import DPI, HEIGHT, WIDTH, main_figure, pull, set_scene
+from docs.make_overview_figure import DPI, HEIGHT, WIDTH, distill_class, make_figure, make_scene
 
 
 @pytest.fixture(scope="module")
 def scene():
-    return set_scene()
+    return make_scene()
 
 
-def centres_by_hand(scene):
+def group_means(scene):
     groups = scene.real.groups
-    return torch.stack([scene.signals[groups == group].mean(0) for group in sorted(set(groups.tolist()))])
+    return torch.stack([scene.embeddings[groups == group].mean(0) for group in sorted(set(groups.tolist()))])
 
 
-def test_the_figure_is_a_picture_of_the_size_asked_for(tmp_path):
+def test_the_figure_has_the_requested_size(tmp_path):
     path = tmp_path / "method.png"
-    main_figure(steps=1).savefig(path)
+    make_figure(steps=1).savefig(path)
     with Image.open(path) as picture:
         picture.load()
     assert picture.size == (round(WIDTH * DPI), round(HEIGHT * DPI))
     assert path.stat().st_size < 300_000
 
 
-def test_drawn_twice_it_is_the_same_picture():
+def test_the_figure_is_the_same_when_drawn_twice():
     first, second = io.BytesIO(), io.BytesIO()
-    main_figure(steps=1).savefig(first)
-    main_figure(steps=1).savefig(second)
+    make_figure(steps=1).savefig(first)
+    make_figure(steps=1).savefig(second)
     assert first.getvalue() == second.getvalue()
 
 
-def test_one_group_dominates_the_class_shown(scene):
+def test_the_class_shown_has_a_dominant_group(scene):
     sizes = scene.real.counts()
     assert sizes.shape[1] == 1 and sizes.max() > 0.8 * sizes.sum()
 
 
-def test_fairdds_minimum_is_the_mean_of_the_centres_whatever_their_sizes(scene):
-    torch.testing.assert_close(scene.targets("fairdd"), centres_by_hand(scene))
-    torch.testing.assert_close(scene.minimum("fairdd"), centres_by_hand(scene).mean(0))
+def test_fairdds_minimum_is_the_mean_of_the_group_means_whatever_their_sizes(scene):
+    torch.testing.assert_close(scene.targets("fairdd"), group_means(scene))
+    torch.testing.assert_close(scene.minimum("fairdd"), group_means(scene).mean(0))
 
 
 def test_vanillas_minimum_is_the_mean_of_the_images(scene):
-    torch.testing.assert_close(scene.minimum("vanilla"), scene.signals.mean(0))
+    torch.testing.assert_close(scene.minimum("vanilla"), scene.embeddings.mean(0))
 
 
 @pytest.mark.parametrize("align", ["vanilla", "fairdd"])
-def test_the_shares_shown_make_the_minimum(scene, align):
-    shares = scene.shares(align)[scene.real.groups.unique()]
-    torch.testing.assert_close(shares @ centres_by_hand(scene), scene.minimum(align))
+def test_the_group_shares_reproduce_the_minimum(scene, align):
+    shares = scene.group_shares(align)[scene.real.groups.unique()]
+    torch.testing.assert_close(shares @ group_means(scene), scene.minimum(align))
 
 
-def test_the_view_keeps_means_where_they_belong(scene):
-    """A projection is linear: the star lies at the mean of the centers in the picture too, which is its origin."""
+def test_the_projection_keeps_the_mean_of_the_group_means_at_the_origin(scene):
     star = scene.project(scene.minimum("fairdd"))
-    assert star == pytest.approx(scene.project(centres_by_hand(scene)).mean(0), abs=1e-9)
+    assert star == pytest.approx(scene.project(group_means(scene)).mean(0), abs=1e-9)
     assert star == pytest.approx([0, 0], abs=1e-9)
 
 
-def test_fairdd_takes_the_synthetic_mean_out_of_the_majority(scene):
-    """After some steps it is nearer to the mean of the centers than before; vanilla's stays with the majority."""
-    def far(align):
-        path = pull(scene, align, 10)[1]
+def test_fairdd_moves_the_synthetic_mean_towards_the_mean_of_the_group_means_and_vanilla_does_not(scene):
+    def distances(align):       # at the start and after ten steps
+        path = distill_class(scene, align, 10)[1]
         return (path[[0, -1]] - scene.minimum("fairdd")).norm(dim=1)
 
-    vanilla, fairdd = far("vanilla"), far("fairdd")
+    vanilla, fairdd = distances("vanilla"), distances("fairdd")
     assert vanilla[0] == fairdd[0]
     assert fairdd[1] < 0.8 * fairdd[0] < vanilla[1]

@@ -3,6 +3,7 @@
 import functools
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,7 +24,13 @@ class Interrupted(BaseException):
 
 @contextmanager
 def catch_termination() -> Iterator[None]:
-    """Raise Interrupted at the first SIGTERM or SIGINT inside the block; ignore later ones while saving."""
+    """Raise Interrupted at the first SIGTERM or SIGINT inside the block; ignore later ones while saving.
+
+    Do nothing outside the main thread, where Python allows no signal handlers: the caller's stay.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(number, _frame):
         for each in TERMINATION_SIGNALS:

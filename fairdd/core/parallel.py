@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fairdd.core.errors import UserError
 
 CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}     # of a chunk's first feature map: fits the cache; bounds memory
+BATCH_NORM = nn.modules.batchnorm._BatchNorm        # BatchNorm1d to 3d, SyncBatchNorm, ...
 PRECISIONS = ("fp32", "tf32", "bf16")
 worker_state = threading.local()                    # .stop: the event that tells this thread's work to end
 
@@ -111,12 +112,14 @@ def max_chunk_size(net: nn.Module, image: Tensor) -> int:
     first = next(net.parameters(), image)
     pixels = image.shape[-2] * image.shape[-1] if first.ndim == 4 else 1
     numbers = max(image.numel(), len(first) * pixels)           # of the image, or of the first layer's feature map
-    return max(1, CHUNK_BYTES[image.device.type] // (numbers * image.element_size()))
+    chunk_bytes = CHUNK_BYTES.get(image.device.type, CHUNK_BYTES["cuda"])
+    return max(1, chunk_bytes // (numbers * image.element_size()))
 
 
 def needs_whole_batch(net: nn.Module) -> bool:
-    """Return whether the network's output for an image depends on the rest of the batch (batch norm in training)."""
-    return any(isinstance(module, nn.BatchNorm2d) and module.training for module in net.modules())
+    """Return whether the output for an image depends on the rest of the batch: batch norm that uses its statistics."""
+    return any(isinstance(module, BATCH_NORM) and (module.training or module.running_mean is None)
+               for module in net.modules())
 
 
 def run_in_worker(stop: threading.Event, fn: Callable, item):
@@ -139,8 +142,22 @@ def cancellable(fn: Callable) -> Callable:
 
 @functools.cache
 def thread_pool(workers: int) -> ThreadPoolExecutor:
-    """Return the worker threads, created once, each with one intra-op thread (torch keeps that number per thread)."""
-    return ThreadPoolExecutor(workers, "worker", initializer=torch.set_num_threads, initargs=(1,))
+    """Return the worker threads, created once, each with one intra-op thread. workers: torch's number of threads.
+
+    torch keeps that number per thread, but a new thread starts with the number that any thread set last; so all
+    workers start here, and the caller's number is set again afterwards.
+    """
+    pool = ThreadPoolExecutor(workers, "worker", initializer=use_single_thread)
+    all_started = threading.Barrier(workers, timeout=60)    # a thread is started for a task that no idle one can take
+    wait([pool.submit(all_started.wait) for _ in range(workers)])
+    torch.set_num_threads(workers)
+    return pool
+
+
+def use_single_thread() -> None:
+    """Give this thread one intra-op thread."""
+    torch.get_num_threads()         # initializes the thread's number, which would otherwise happen later and undo this
+    torch.set_num_threads(1)
 
 
 os.register_at_fork(after_in_child=thread_pool.cache_clear)     # a forked process has only the thread that forked

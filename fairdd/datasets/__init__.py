@@ -1,10 +1,10 @@
-"""Every data set behind one door: `get_dataset(name)`. A table names them; one loader function builds each kind.
+"""Every data set behind one function, `get_dataset(name)`. A table maps each name to its loader.
 
-How the folders are laid out and where to get them: data/README.md.
+data/README.md shows the expected folders and where to get the data.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from fairdd.core.errors import UserError
@@ -13,72 +13,75 @@ from fairdd.datasets.bffhq import load_bffhq
 from fairdd.datasets.celeba import load_celeba
 from fairdd.datasets.cifar10_s import load_cifar10_s
 from fairdd.datasets.colored import COLORING_SPECS, load_colored
-from fairdd.datasets.custom.folder import load_folder
+from fairdd.datasets.custom import load_folder
+from fairdd.datasets.splits import RARE_CELLS
 from fairdd.datasets.utkface import load_utkface
 
-__all__ = ["DATASETS", "Dataset", "GroupedImages", "denormalize", "get_dataset", "normalize"]
+__all__ = ["DATASETS", "Dataset", "DatasetRequest", "GroupedImages", "denormalize", "get_dataset", "normalize"]
 
 
 @dataclass(frozen=True)
 class DatasetRequest:
-    """What a user asks of a data set. None means: as published."""
+    """Which data set to load, and how. An option that is None means: as published."""
 
     name: str
     data_path: Path
-    data_seed: int
-    im_size: int | None
-    skew: float | None
-    target_attr: str | int | None
-    protected_attr: str | int | None
-    skip_bad_images: bool
-    progress: bool
-    labels: str | None = None
+    data_seed: int = 30                         # of every draw (colors, splits); 30 gives the published data
+    im_size: int | None = None                  # pixels per side
+    skew: float | None = None                   # share of a training class in its own color (or in gray, or in color)
+    target_attr: str | int | None = None        # the class
+    protected_attr: str | int | None = None     # the group
+    skip_bad_images: bool = False               # leave unreadable images out instead of stopping
+    progress: bool = True
+    labels: str | None = None                   # Folder: its tables, separated by commas, if not labels.csv
+    path_column: str | None = None              # Folder: the column of paths
+    unknown: tuple[str, ...] = ()               # Folder: values that leave a row out
+    split_by: str | None = None                 # Folder: the column whose values stay on one side of a drawn split
+    follow_links: bool = False                  # Folder: allow links out of the folder
+    rare_cells: str = "omit"                    # cells too rare to test: "omit", "refuse" or "shrink" (splits.py)
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A line of the table: the function that builds the set from a DatasetRequest, and the options only some sets take."""
+    """How to load a data set, and which of the options that are not common to all sets it supports."""
 
-    load: Callable
-    takes: tuple = ()
+    load: Callable[[DatasetRequest], Dataset]
+    options: tuple[str, ...] = ()
 
 
 DATASETS = {
     **{name: DatasetSpec(load_colored, ("skew",)) for name in COLORING_SPECS},
     "CIFAR10_S": DatasetSpec(load_cifar10_s, ("skew",)),
     "CIFAR10_S_90": DatasetSpec(load_cifar10_s, ("skew",)),
-    "CelebA": DatasetSpec(load_celeba, ("target_attr", "protected_attr")),
-    "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr")),
+    "CelebA": DatasetSpec(load_celeba, ("target_attr", "protected_attr", "rare_cells")),
+    "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr", "rare_cells")),
     "BFFHQ": DatasetSpec(load_bffhq),
-    "Folder": DatasetSpec(load_folder, ("target_attr", "protected_attr", "labels")),
+    "Folder": DatasetSpec(load_folder, ("target_attr", "protected_attr", "rare_cells", "labels", "path_column",
+                                        "unknown", "split_by", "follow_links")),
 }
 
 
-def get_dataset(name, data_path="data", *, data_seed=30, im_size=None, skew=None, target_attr=None,
-                protected_attr=None, labels=None, skip_bad_images=False, progress=True) -> Dataset:
-    """The data set of that name, built as published unless an option says otherwise.
-
-    data_seed decides every draw of the building (30: the published one); im_size: pixels per side; skew: share of
-    a training class that has its own color (or is gray or colored); target_attr, protected_attr: what is the class,
-    what is the group; labels: the CSV of a folder of your own; skip_bad_images: leave broken files out, do not stop.
-    """
+def get_dataset(name: str, data_path: str | Path = "data", **options) -> Dataset:
+    """Load a data set by name; options are the fields of DatasetRequest. Raises UserError."""
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
-    request = DatasetRequest(name, Path(data_path), data_seed, im_size, skew, target_attr, protected_attr,
-                      skip_bad_images, progress, labels)
-    check(request)
+    request = DatasetRequest(name, Path(data_path).expanduser(), **options)
+    check_request(request)
     return DATASETS[name].load(request)
 
 
-def check(request):
-    """Stop at an option that the data set does not take, or a value out of range."""
-    for option in ("skew", "target_attr", "protected_attr", "labels"):
-        if getattr(request, option) is not None and option not in DATASETS[request.name].takes:
-            takers = ", ".join(name for name, entry in DATASETS.items() if option in entry.takes)
-            raise UserError(f"{request.name} takes no --{option}; these do: {takers}")
+def check_request(request: DatasetRequest) -> None:
+    """Raise UserError for an option that the data set does not support, or a value out of range."""
+    supporters = {field.name: [name for name, spec in DATASETS.items() if field.name in spec.options]
+                  for field in fields(request) if getattr(request, field.name) not in (None, [], field.default)}
+    for option, names in supporters.items():
+        if names and request.name not in names:
+            raise UserError(f"--{option} is not supported for {request.name}; supported by: {', '.join(names)}")
     if request.skew is not None and not 0 <= request.skew <= 1:
-        raise UserError(f"--skew is a share between 0 and 1, not {request.skew}")
+        raise UserError(f"--skew must be between 0 and 1, not {request.skew}")
+    if request.rare_cells not in RARE_CELLS:
+        raise UserError(f"--rare_cells must be one of {', '.join(RARE_CELLS)}, not {request.rare_cells!r}")
     if request.im_size is not None and request.im_size < 1:
-        raise UserError(f"--im_size is a number of pixels, 1 or more, not {request.im_size}")
+        raise UserError(f"--im_size must be at least 1 pixel, not {request.im_size}")
     if not 0 <= request.data_seed < 2**32:
-        raise UserError(f"--data_seed lies between 0 and {2**32 - 1}, not {request.data_seed}")
+        raise UserError(f"--data_seed must be between 0 and {2**32 - 1}, not {request.data_seed}")

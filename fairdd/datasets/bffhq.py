@@ -1,20 +1,21 @@
-"""BFFHQ: faces whose age goes with their gender, but for half a per cent. Age is the class, gender the group.
+"""BFFHQ: faces whose age goes with their gender in 99.5 % of the training images. Age is the class, gender the group.
 
 Lee, Kim, Lee, Lee, Choo: Learning Debiased Representation via Disentangled Feature Augmentation, NeurIPS 2021. Both
-labels end the file name: …_<age>_<gender>.png. The files have numbers only; the words follow the paper, which
-calls young women and old men the majority.
+labels are at the end of the file name: …_<age>_<gender>.png. The files carry numbers only; the names follow the paper,
+which calls young women and old men the majority.
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 
 from fairdd.datasets.base import Dataset
-from fairdd.datasets.files import by_label, dataset_not_found, find_folder, list_images
+from fairdd.datasets.files import candidate_folders, dataset_not_found, list_images, parse_labels
 from fairdd.datasets.image_cache import load_images
 from fairdd.datasets.splits import Attribute, select_images
 
-FOLDERS = ("bffhq", "BFFHQ")
+FOLDERS = r"bffhq([-_. ].*)?"
 PATTERNS = ("0.5pct/align/*/*", "0.5pct/conflict/*/*", "test/*")
 TREE = "0.5pct/align/<class>/*, 0.5pct/conflict/<class>/* and test/*, files named …_<age>_<gender>.png"
 LINK = "https://github.com/kakaoenterprise/Learning-Debiased-Disentangled"
@@ -23,21 +24,26 @@ NAME = re.compile(r"_([01])_([01])\.\w+$")
 AGES, GENDERS = ("young", "old"), ("female", "male")
 
 
-def load_bffhq(request):
-    """BFFHQ at 64 pixels: aligned and conflicting faces train, the test folder tests; its valid folder is unused."""
-    train, test = (by_label(NAME, paths) for paths in find_images(request.data_path))
-    decoded = load_images(train.paths + test.paths, request.im_size or 64, request)
-    age, gender = np.concatenate([train.labels, test.labels])[decoded.kept].T
+def load_bffhq(request) -> Dataset:
+    """Load BFFHQ at 64 pixels: aligned and conflicting faces train, the test folder tests; valid is unused."""
+    (train, train_labels, train_notes), (test, test_labels, test_notes) = (
+        parse_labels(NAME, paths) for paths in find_images(request.data_path))
+    loaded = load_images(train + test, request.im_size or 64, request)
+    age, gender = np.concatenate([train_labels, test_labels])[loaded.kept].T
     attributes = Attribute(age, AGES), Attribute(gender, GENDERS)
-    border = int((decoded.kept < len(train.paths)).sum())
-    parts = (select_images(decoded.images, part, *attributes, NORMALIZATION) for part in (slice(0, border), slice(border, None)))
-    return Dataset(request.name, *parts, train.notes + test.notes + decoded.notes)
+    border = int((loaded.kept < len(train)).sum())
+    splits = (select_images(loaded.images, index, *attributes, NORMALIZATION)
+              for index in (slice(0, border), slice(border, None)))
+    return Dataset(request.name, *splits, train_notes + test_notes + loaded.notes)
 
 
-def find_images(root):
-    """The image files of the training and of the test part."""
-    folder = find_folder(root, FOLDERS)
-    align, conflict, test = (list_images(folder, pattern) if folder else [] for pattern in PATTERNS)
-    if not (align and conflict and test):
-        raise dataset_not_found("BFFHQ", [folder] if folder else [root / name for name in FOLDERS], TREE, LINK)
+def find_images(root: Path) -> tuple[list[Path], list[Path]]:
+    """Return the paths of the training and of the test images. Raises UserError."""
+    homes = candidate_folders(root, FOLDERS)
+    listed = [[list_images(home, pattern) for pattern in PATTERNS] for home in homes]
+    align, conflict, test = best = max(listed, key=lambda lists: sum(map(bool, lists)))
+    if not all(best):
+        absent = [pattern for pattern, paths in zip(PATTERNS, best, strict=True) if not paths]
+        tried = homes[:-1] or [root / "bffhq"]
+        raise dataset_not_found("BFFHQ", tried, TREE, LINK, f"no images in {', '.join(absent)}")
     return align + conflict, test

@@ -1,59 +1,61 @@
-"""CIFAR10-S: classes 0 to 4 mostly gray, classes 5 to 9 mostly in color; group 0 is gray, group 1 color.
+"""CIFAR10-S: classes 0 to 4 mostly gray, classes 5 to 9 mostly in color; group 0 is gray, group 1 is color.
 
 Wang et al.: Towards Fairness in Visual Recognition, CVPR 2020. Every test image appears in both forms.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import Dataset, GroupedImages, resize
 from fairdd.datasets.colored import floor_share
-from fairdd.datasets.files import dataset_not_found, download, find_folder, list_images
+from fairdd.datasets.files import candidate_folders, dataset_not_found, download, list_images
 from fairdd.datasets.image_cache import load_images
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 GROUPS = ("gray", "color")
 NORMALIZATION = (0.48905, 0.48451, 0.46715), (0.24278, 0.24082, 0.25098)
 SKEW = 0.9
-LUMA = (19595, 38470, 7471)          # 0.299, 0.587, 0.114 of 65536
 BATCHES = "cifar-10-batches-py"
-FOLDERS = ("CIFAR10", "cifar10", "cifar10_jpeg", "cifar10_png")
+FOLDERS = r"cifar-?10([-_](jpe?g|png))?"
 TREE = f"{BATCHES}/data_batch_1…5 and test_batch, or CIFAR10/train/<class>/* and CIFAR10/test/<class>/*"
 LINK = "https://www.cs.toronto.edu/~kriz/cifar.html"
-FROM_FILES = ("CIFAR-10 was read from image files in sorted order: numbers are not comparable to published ones, which "
-              "rest on the official batches and their order")
+FROM_FILES = ("CIFAR-10 was read from image files in sorted order: results are not comparable to published results, "
+              "which use the official batches and their order")
 
 
-def load_cifar10_s(request):
-    """CIFAR10-S at 32 pixels. CIFAR10_S_90 is the same at the published skew, 0.9, and no other."""
+def load_cifar10_s(request) -> Dataset:
+    """Load CIFAR10-S at 32 pixels. CIFAR10_S_90 is the same, at the published skew of 0.9 only."""
     if request.name == "CIFAR10_S_90" and request.skew not in (None, SKEW):
-        raise UserError(f"CIFAR10_S_90 has --skew {SKEW}; for {request.skew} take CIFAR10_S")
-    (train, test), notes = read_cifar10(request)
+        raise UserError(f"CIFAR10_S_90 has --skew {SKEW}; for {request.skew} use CIFAR10_S")
+    train, test, notes = read_cifar10(request)
     seed = 0 if request.data_seed == 30 else request.data_seed      # 30 means published: here NumPy's seed 0
-    (images, labels), (test_images, test_labels) = shuffle(*train, seed), shuffle(*test, seed)
+    (images, labels), (test_images, test_labels) = (shuffle(*arrays, seed) for arrays in (train, test))
     gray = choose_gray(labels, SKEW if request.skew is None else request.skew)
     images[gray] = to_gray(images[gray])
-    both = np.concatenate([to_gray(test_images), test_images])
-    test_groups = np.repeat((0, 1), len(test_images))
-    parts = (images, labels, 1 - gray.astype(np.int64)), (both, np.tile(test_labels, 2), test_groups)
-    return Dataset(request.name, *(group(*part, request.im_size) for part in parts), notes)
+    test_images = np.concatenate([to_gray(test_images), test_images])
+    test_groups = np.repeat((0, 1), len(test_labels))
+    return Dataset(request.name, grouped(images, labels, 1 - gray.astype(np.int64), request.im_size),
+                   grouped(test_images, np.tile(test_labels, 2), test_groups, request.im_size), notes)
 
 
-def group(images, labels, groups, size):
-    """Arrays -> GroupedImages at that size"""
-    images, labels, groups = (torch.from_numpy(values) for values in (images, labels, groups))
+def grouped(images, labels, groups, size) -> GroupedImages:
+    """Return arrays as GroupedImages at that size."""
+    images, labels, groups = map(torch.from_numpy, (images, labels, groups))
     return GroupedImages(resize(images, size), labels, groups, CLASSES, GROUPS, *NORMALIZATION)
 
 
-def shuffle(images, labels, seed):
-    """Both in the same new order."""
+def shuffle(images: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return both in the same random order."""
     order = np.random.RandomState(seed).permutation(len(labels))
     return images[order], labels[order]
 
 
-def choose_gray(labels, skew):
-    """The first ⌊skew·n⌋ of classes 0 to 4 are gray, of classes 5 to 9 the first n − ⌊skew·n⌋. (N,) -> (N,) bool"""
+def choose_gray(labels: np.ndarray, skew: float) -> np.ndarray:
+    """Choose the first ⌊skew·n⌋ images of classes 0 to 4, the first n − ⌊skew·n⌋ of 5 to 9. (N,) -> (N,) bool"""
     gray = np.zeros(len(labels), bool)
     for label in range(len(CLASSES)):
         members = np.flatnonzero(labels == label)
@@ -62,31 +64,32 @@ def choose_gray(labels, skew):
     return gray
 
 
-def to_gray(images):
-    """ITU-R 601 luma in Pillow's 16-bit fixed point, the same in all three channels. (N, 3, H, W) -> same, uint8"""
-    luma = np.full(images[:, 0].shape, 2**15, np.uint32)
-    for channel, weight in enumerate(LUMA):
-        luma += weight * images[:, channel].astype(np.uint32)
-    return np.repeat((luma >> 16).astype(np.uint8)[:, None], 3, axis=1)
+def to_gray(images: np.ndarray) -> np.ndarray:
+    """Replace each pixel by its luma (ITU-R 601), as Pillow does. (N, 3, H, W) uint8 -> same"""
+    count, _, height, width = images.shape
+    column = images.transpose(0, 2, 3, 1).reshape(count * height, width, 3)         # all images, stacked
+    luma = np.asarray(Image.fromarray(column).convert("L")).reshape(count, 1, height, width)
+    return luma.repeat(3, axis=1)
 
 
-def read_cifar10(request):
-    """Images and labels: the official batches, else image files, else fetched. -> training and test part, notes"""
+def read_cifar10(request) -> tuple:
+    """Read the official batches, else image files, else download. -> (images, labels) of training and test, notes"""
     root = request.data_path
-    homes = [root, *(root / name for name in FOLDERS)]
-    home = next((home for home in homes if (home / BATCHES).is_dir()), None)
-    folder = find_folder(root, FOLDERS, ("train", "test"))
-    if home is None and folder is not None:
-        return read_files(folder, request)
-    if home is None:
-        home = root
-        download("CIFAR10", root, homes, TREE, LINK)
-    return (read_batches(home, True), read_batches(home, False)), ()
+    *named, _ = homes = candidate_folders(root, FOLDERS)
+    with_batches = [home for home in homes if (home / BATCHES).is_dir()]
+    with_files = [home for home in named if (home / "train").is_dir() or (home / "test").is_dir()]
+    with_files += [root] if (root / "train" / CLASSES[0]).is_dir() else []
+    if with_files and not with_batches:
+        return read_files(with_files[0], request)
+    if not with_batches:
+        download("CIFAR10", root, named or [root / "CIFAR10"], TREE, LINK)
+    home = (with_batches or [root])[0]
+    return read_batches(home, True), read_batches(home, False), ()
 
 
-def read_batches(home, train):
-    """The official pickled batches; torchvision compares their checksums before it opens them. -> images, labels"""
-    import torchvision  # here, because it takes seconds to import
+def read_batches(home: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Read the official pickled batches; torchvision checks their checksums first. -> images, labels"""
+    import torchvision  # slow to import
 
     try:
         batches = torchvision.datasets.CIFAR10(home, train)
@@ -95,14 +98,14 @@ def read_batches(home, train):
     return np.ascontiguousarray(batches.data.transpose(0, 3, 1, 2)), np.array(batches.targets, np.int64)
 
 
-def read_files(folder, request):
-    """Image files, class by class, each class sorted by name. -> training and test part, notes"""
-    train, test = ([path for name in CLASSES for path in list_images(folder / part / name)]
-                   for part in ("train", "test"))
+def read_files(folder: Path, request) -> tuple:
+    """Read image files, class by class, each class sorted by name. -> (images, labels) of training and test, notes"""
+    train, test = ([path for name in CLASSES for path in list_images(folder / split / name)]
+                   for split in ("train", "test"))
     if not train or not test:
         raise dataset_not_found("CIFAR-10", [folder], TREE, LINK, f"the classes are {', '.join(CLASSES)}")
-    decoded = load_images(train + test, 32, request)
-    images = decoded.images.numpy()
-    labels = np.array([CLASSES.index(path.parent.name) for path in train + test])[decoded.kept]
-    cut = int((decoded.kept < len(train)).sum())
-    return ((images[:cut], labels[:cut]), (images[cut:], labels[cut:])), (FROM_FILES, *decoded.notes)
+    loaded = load_images(train + test, 32, request)
+    images = loaded.images.numpy()
+    labels = np.array([CLASSES.index(path.parent.name) for path in train + test])[loaded.kept]
+    border = int((loaded.kept < len(train)).sum())
+    return (images[:border], labels[:border]), (images[border:], labels[border:]), (FROM_FILES, *loaded.notes)

@@ -1,68 +1,69 @@
-"""What every loader of files needs: find the folder, list the images, and say clearly what is missing."""
+"""Find folders and image files of a data set, download it, and explain what is missing."""
 
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from fairdd.core.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 
 
-def find_folder(root, names, needed=()):
-    """The first folder root/name that holds every needed entry, or None."""
-    for name in names:
-        if (root / name).is_dir() and all((root / name / entry).exists() for entry in needed):
-            return root / name
-    return None
+def find_entries(folders: Iterable[Path], pattern: str) -> list[Path]:
+    """List the entries of folders whose name matches the pattern, in any case; in each folder, short names first."""
+    entries = (sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)) for folder in folders
+               if folder.is_dir())
+    return [path for path in chain.from_iterable(entries) if re.fullmatch(pattern, path.name, re.IGNORECASE)]
 
 
-def list_images(folder, pattern="*"):
-    """Image files of the folder, sorted by their path inside it, so that no split depends on the machine."""
-    found = [path for path in folder.glob(pattern) if path.name[0] != "." and path.suffix.lower() in SUFFIXES]
-    return sorted(found, key=Path.as_posix)
+def candidate_folders(root: Path, pattern: str) -> list[Path]:
+    """List the folders that may hold a data set: those in root whose name matches, such folders in these, root."""
+    named = [path for path in find_entries([root], pattern) if path.is_dir()]
+    return [*named, *(path for path in find_entries(named, pattern) if path.is_dir()), root]
 
 
-@dataclass(frozen=True, eq=False)
-class Labeled:
-    """paths: the N files that tell their labels; labels: (N, K) int64; notes: how many others were left out."""
-
-    paths: list
-    labels: np.ndarray
-    notes: tuple
+def list_images(folder: Path, pattern: str = "*") -> list[Path]:
+    """List the image files of a folder, sorted by their path inside it, so that no split depends on the machine."""
+    paths = (path for path in folder.glob(pattern) if path.name[0] != "." and path.suffix.lower() in SUFFIXES)
+    return sorted(paths, key=Path.as_posix)
 
 
-def by_label(pattern, paths):
-    """Read the labels that stand in file names. pattern: its K groups are numbers. -> Labeled"""
+def parse_labels(pattern: re.Pattern, paths: list[Path]) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
+    """Read the labels from file names; the K groups of the pattern are numbers. Raises UserError if no name has any.
+
+    -> the N paths with labels, their labels (N, K) int64, a note on the other paths
+    """
     matches = {path: pattern.search(path.name) for path in paths}
-    others = [path.name for path in paths if not matches[path]]
-    if len(others) == len(paths):
-        raise UserError(f"{paths[0].parent}: no file name holds its labels, {paths[0].name} for one")
     labels = np.array([match.groups() for match in matches.values() if match]).astype(np.int64)
-    notes = (f"{len(others)} files without labels in their names are left out: {preview(others)}",) if others else ()
-    return Labeled([path for path in paths if matches[path]], labels, notes)
+    unlabeled = [path.name for path in paths if not matches[path]]
+    if len(unlabeled) == len(paths):
+        raise UserError(f"{paths[0].parent}: no file name contains labels; the first is {paths[0].name}")
+    note = f"{len(unlabeled)} files without labels in their names are left out: {preview(unlabeled)}"
+    return [path for path in paths if matches[path]], labels, (note,) if unlabeled else ()
 
 
-def preview(names):
-    """The first three names, for a message."""
+def preview(names: Iterable[str]) -> str:
+    """Return the first three names, for a message."""
     names = list(names)
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def dataset_not_found(title, tried, tree, link, reason=""):
-    """The error of a data set that is not there: where it was looked for, what was expected, where to get it."""
-    places = ", ".join(os.fspath(path) for path in tried)
+def dataset_not_found(title: str, tried: Iterable[Path], tree: str, link: str, reason: str = "") -> UserError:
+    """Return the error of an absent data set: the paths tried, the files expected, where to get them."""
     because = f" ({reason})" if reason else ""
-    return UserError(f"{title} not found{because}; looked for {places}; expected {tree}; get it from {link}")
+    return UserError(f"{title} not found{because}; looked for {', '.join(map(os.fspath, tried))}; expected {tree}; "
+                     f"get it from {link}")
 
 
-def download(name, root, tried, tree, link):
-    """Let torchvision fetch a data set; whatever stops it (network, disk, the site) becomes one clear sentence."""
-    import torchvision  # here, because it takes seconds to import and preview starts need it
+def download(name: str, root: Path, tried: Iterable[Path], tree: str, link: str) -> None:
+    """Let torchvision download a data set into root. Raises UserError for any failure (network, disk, server)."""
+    import torchvision  # slow to import, and rarely needed
 
     try:
         getattr(torchvision.datasets, name)(root, download=True)
-    except Exception as error:      # every downloader has its own kinds of failure
+    except Exception as error:      # every downloader raises its own kinds of error
         raise dataset_not_found(name, tried, tree, link, f"download failed: {' '.join(str(error).split())}") from error

@@ -1,43 +1,42 @@
-"""Where images lie in the eyes of one random network, in two dimensions: real ones, and synthetic sets among them.
+"""Project real and synthetic images to a plane: the first two principal components of the real images' embeddings."""
 
-The plane is spanned by the first two principal components of the real images' embeddings.
-"""
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from fairdd.core.rng import numpy_generator
+from fairdd.datasets.base import GroupedImages
 from fairdd.matching.embedding import embeddings
 
-MOST = 600         # real images: more points hide each other, and cost
+MAX_REAL_IMAGES = 600       # more points hide each other and take longer
 
 
-def project_to_plane(net, real, sets, *key):
-    """Coordinates in the plane, and what each point is. -> dict: "real", the names of sets, its "share" of variance
+def project_to_plane(net: nn.Module, real: GroupedImages, sets: Mapping[str, Sequence[Tensor]], *key) -> dict:
+    """Return the coordinates of images in the plane: "real" and each set's name -> {"points": [[x, y], ...], "labels"}.
 
-    real: GroupedImages, of which the key draws at most MOST; sets: name -> [images (M, C, H, W), labels (M,)].
+    real: the key draws up to MAX_REAL_IMAGES of them; their entry also holds "groups". sets: name -> [images
+    (M, C, H, W), labels (M,)]. "share" is the fraction of the real images' variance that lies in the plane.
     """
-    net.eval()                                  # batch norm must not mix the images
-    rows = torch.from_numpy(numpy_generator(*key, "rows").permutation(len(real))[:MOST])
-    signals = embeddings(net, real.batch(rows)).double()
-    center = signals.mean(0)
-    axes, share = principal_axes(signals - center)
+    from sklearn.decomposition import PCA  # imported late: it takes a second
 
-    def points(signals, **of_points):
-        places = ((signals - center) @ axes).tolist()
-        return {"points": places} | {name: values.tolist() for name, values in of_points.items()}
-
-    found = {"real": points(signals, labels=real.labels[rows], groups=real.groups[rows]), "share": share}
+    net.eval()                                  # so that batch norm does not mix the images
+    rows = torch.from_numpy(numpy_generator(*key, "rows").permutation(len(real))[:MAX_REAL_IMAGES])
+    real_embeddings = _embed(net, real.batch(rows))
+    with np.errstate(invalid="ignore"):         # embeddings that are all equal have no variance to divide by
+        pca = PCA(2, svd_solver="full").fit(real_embeddings)
+    result = {
+        "real": {"points": pca.transform(real_embeddings).tolist(), "labels": real.labels[rows].tolist(),
+                 "groups": real.groups[rows].tolist()},
+        "share": float(np.nan_to_num(pca.explained_variance_ratio_.sum())),
+    }
     for name, (images, labels) in sets.items():
-        found[name] = points(embeddings(net, images.to(real.images.device)).double(), labels=labels)
-    return found
+        points = pca.transform(_embed(net, images.to(real.images.device)))
+        result[name] = {"points": points.tolist(), "labels": labels.tolist()}
+    return result
 
 
-def principal_axes(signals):
-    """The two directions of largest variance, and their share of it. signals: (N, D), centered -> (D, 2), float
-
-    Found through the (N, N) products, since D is far larger; each axis points to where its largest entry is positive.
-    """
-    variances, places = torch.linalg.eigh(signals @ signals.T)
-    axes = torch.nn.functional.normalize(signals.T @ places[:, -2:].flip(1), dim=0)
-    signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    return axes * signs, (variances[-2:].sum() / variances.clamp(min=0).sum().clamp(min=1e-12)).item()
+def _embed(net: nn.Module, images: Tensor) -> np.ndarray:
+    """Return the embeddings of images (B, D); values that overflow, as huge pixels do, are 0."""
+    return np.nan_to_num(embeddings(net, images).double().cpu().numpy(), posinf=0, neginf=0)

@@ -78,8 +78,8 @@ def train_with_schedule(net: nn.Module, data, config: TrainConfig, generator: to
                         on_epoch_end: Callable[[], object] = lambda: None) -> None:
     """Train with SGD and the schedule of the config.
 
-    dc: epochs + 1 passes; past half of them lr drops to a tenth and momentum restarts. idc: epochs passes; lr drops to a
-    fifth at two thirds and again at five sixths of them.
+    dc: epochs + 1 passes; past half of them lr drops to a tenth and momentum restarts. idc: epochs passes; lr drops to
+    a fifth at two thirds and again at five sixths of them.
     """
     optimizer = sgd(net, config.lr)
     net.train()
@@ -166,4 +166,5 @@ def predict(net: nn.Module, data: GroupedImages, rows: Tensor | None = None) -> 
         with torch.inference_mode():
             return net(data.batch(rows)).argmax(1).cpu()
 
-    return torch.cat(list(map_chunks(predict_chunk, [torch.arange(len(data)) if rows is None else rows], net, data.batch(torch.arange(1)))))
+    rows = torch.arange(len(data)) if rows is None else rows
+    return torch.cat(list(map_chunks(predict_chunk, [rows], net, data.batch(rows[:1]))))

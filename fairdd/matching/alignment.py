@@ -61,5 +61,5 @@ def disjoint_targets(classes: Tensor, segment_ids: Tensor, weights: Tensor) -> T
 def segment_sum(values: Tensor, targets: Targets) -> Tensor:
     """Return the weighted sum of every target. values: (B, D), one row per image of the batch -> (T, D)"""
     images, segment_ids, weights = (x.to(values.device) for x in (targets.images, targets.segment_ids, targets.weights))
-    weighted = values[images] * weights.to(values)[:, None]
+    weighted = values.index_select(0, images) * weights.to(values)[:, None]     # its gradient is deterministic
     return values.new_zeros(len(targets), values.shape[1]).index_add(0, segment_ids, weighted)

@@ -18,7 +18,7 @@ CUTOUT = 0.5                                        # of the side
 FLIP = 0.5                                          # probability
 SCALE = 1.2                                         # between 1/1.2 and 1.2 of the size, each axis independently
 ROTATE = 15.0                                       # degrees, in either direction
-NOISE = 0.001                                       # standard deviation, after normalization
+DC_CROP, DC_NOISE = 4, 0.001                        # pixels at any size; standard deviation, after normalization
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,15 @@ def augment(images: Tensor, draws: Draws | Sequence[Draws] | None, index: Tensor
 
 
 def crop_noise(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Apply DC's training augmentation for batch-norm networks: shift every image and add a little noise."""
+    """Apply DC's training augmentation for batch-norm networks: each image gets either a shift or noise, at random.
+
+    As in the released code, a shift is by -4 to 3 whole pixels on each axis and filled with the batch's channel means.
+    """
     numbers = torch.rand(len(images), 3, generator=generator).to(images.device)
     noise = torch.randn(images.shape, generator=generator).to(images.device)
-    return crop(images, numbers) + NOISE * noise
+    shifted, is_inside = _shift(images, *_integer(numbers[:, 1:], -DC_CROP, DC_CROP - 1).unbind(1))
+    shifted = torch.where(is_inside, shifted, images.mean((0, 2, 3), keepdim=True))
+    return torch.where((numbers[:, 0] < 0.5)[:, None, None, None], shifted, images + DC_NOISE * noise)
 
 
 def cutmix(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
@@ -111,14 +116,9 @@ def color(images: Tensor, u: Tensor) -> Tensor:
 
 def crop(images: Tensor, u: Tensor) -> Tensor:
     """Shift by whole pixels, up to CROP_PAD of the side, filling with zeros."""
-    height, width = images.shape[-2:]
-    down, right = (_integer(u[:, axis], -_pad(side), _pad(side)) for axis, side in enumerate((height, width)))
-    rows = torch.arange(height, device=images.device) + down[:, None]       # (B, H): where each row comes from
-    columns = torch.arange(width, device=images.device) + right[:, None]
-    inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
-    batch = torch.arange(len(images), device=images.device)[:, None, None]
-    shifted = images[batch, :, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
-    return shifted.permute(0, 3, 1, 2) * inside
+    down, right = (_integer(u[:, axis], -_pad(side), _pad(side)) for axis, side in enumerate(images.shape[-2:]))
+    shifted, is_inside = _shift(images, down, right)
+    return shifted * is_inside
 
 
 def cutout(images: Tensor, u: Tensor) -> Tensor:
@@ -166,8 +166,22 @@ def _transform(images: Tensor, matrices: Tensor) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
+def _shift(images: Tensor, down: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images moved up by down (B,) and left by right (B,) pixels, and which pixels come from inside an image.
+
+    Returns ((B, C, H, W), (B, 1, H, W) bool); the other pixels repeat the border.
+    """
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) + down[:, None]       # (B, H): where each row comes from
+    columns = torch.arange(width, device=images.device) + right[:, None]
+    is_inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    shifted = images[batch, :, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
+    return shifted.permute(0, 3, 1, 2), is_inside
+
+
 def _integer(u: Tensor, low: int, high: int) -> Tensor:
-    """Map uniform numbers (B,) in [0, 1) to integers low..high."""
+    """Map uniform numbers in [0, 1) to integers low..high."""
     return low + (u * (high - low + 1)).long()
 
 

@@ -38,7 +38,7 @@ def embedding_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, target
         syn_means = segment_sum(net.embed(images), classes)
         index = torch.isin(targets.classes, classes.classes).nonzero().flatten()
         class_index = torch.searchsorted(classes.classes, targets.classes[index])
-        difference = real_means[index.to(syn.device)] - syn_means[class_index.to(syn.device)]
+        difference = real_means[index.to(syn.device)] - syn_means.index_select(0, class_index.to(syn.device))
         distances = targets.coefficients[index].to(syn) * distance(difference)
         [gradient] = torch.autograd.grad(distances.sum(), images)
         losses = distances.new_zeros(len(classes)).index_add(0, class_index.to(syn.device), distances.detach())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairdd.core.parallel import map_chunks, ordered_map, sum_gradients
+from fairdd.core.parallel import BATCH_NORM, map_chunks, ordered_map, sum_gradients
 from fairdd.matching.alignment import Targets
 
 EPSILON = 1e-6      # added to the product of norms in a cosine, as in the released code
@@ -42,28 +42,28 @@ CONVOLUTION_DISTANCES = {
 }
 
 
-def gradient_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, targets: Targets,
-                  distance: Callable = layerwise_cosine) -> tuple[Tensor, Tensor]:
-    """Return the loss of each class and the gradient with respect to the synthetic images.
+def gradient_loss(net: nn.Module, real, syn: Sequence[Tensor], targets: Targets,
+                  distance: Callable = layerwise_cosine) -> tuple[Tensor, list[Tensor]]:
+    """Return the loss of each class and the gradient with respect to its synthetic images.
 
     The loss of a class is the sum over its targets of coefficient * distance(synthetic gradient, target).
-    real: (B, C, H, W), the images of targets, or an object that returns them by index; syn: (M, C, H, W); syn_labels:
-    (M,). Returns (losses (K,) in ascending order of the K classes of targets, gradient (M, C, H, W)).
+    real: (B, C, H, W), the images of targets, or an object that returns them by index; syn: (ipc, C, H, W) of each of K
+    classes. Returns (losses (K,), list of K gradients (ipc, C, H, W)); both are 0 for a class without targets.
     """
 
-    def loss_and_gradient(item) -> tuple[Tensor, Tensor, Tensor]:
+    def loss_and_gradient(item) -> tuple[int, Tensor, Tensor]:
         label, coefficients, real_gradients = item
-        rows = (syn_labels == label).nonzero().flatten().to(syn.device)
-        images = syn.detach()[rows].requires_grad_()
+        images = syn[label].detach().requires_grad_()
         syn_gradient = class_gradient(net, images, label, create_graph=True)
         distances = [distance(syn_gradient, real_gradient) for real_gradient in real_gradients]
         loss = sum(c * d for c, d in zip(coefficients, distances, strict=True))
-        return rows, loss.detach(), *torch.autograd.grad(loss, images)
+        return label, loss.detach(), *torch.autograd.grad(loss, images)
 
+    losses, gradients = syn[0].new_zeros(len(syn)), [torch.zeros_like(images) for images in syn]
     items = target_gradients(net, real, targets)        # class by class, so that few gradients are held at a time
-    rows, losses, gradients = zip(*ordered_map(loss_and_gradient, items, syn.device), strict=True)
-    gradient = torch.zeros_like(syn).index_copy_(0, torch.cat(rows), torch.cat(gradients))
-    return torch.stack(losses), gradient
+    for label, loss, gradient in ordered_map(loss_and_gradient, items, syn[0].device):
+        losses[label], gradients[label] = loss, gradient
+    return losses, gradients
 
 
 def target_gradients(net: nn.Module, real, targets: Targets) -> Iterator[tuple[int, list[float], list]]:
@@ -111,7 +111,7 @@ def frozen_batchnorm(net: nn.Module, images) -> Iterator[nn.Module]:
 
     images: (B, C, H, W) or an object indexed like it; they are loaded, all at once, only if there is batch norm.
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in net.modules() if isinstance(module, BATCH_NORM)]
     momenta = [norm.momentum for norm in norms]
     try:
         for norm in norms:

@@ -4,7 +4,7 @@ With a factor F (IDC, Kim et al. 2022) a stored image is a grid of F x F small o
 expanded: each small image is cut out and enlarged to full size, so F * F times as many images are matched as stored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -42,6 +42,10 @@ class SynSet:
     def expanded(self) -> Tensor:
         """Return all images, expanded, connected to the pixels by autograd. (M * factor * factor, C, H, W)"""
         return self._to_normalized(expand_grid(self.images, self.factor))
+
+    def of_class(self, label: int) -> Tensor:
+        """Return the expanded images of one class, connected to the pixels. (ipc * factor * factor, C, H, W)"""
+        return self._to_normalized(expand_grid(self.images[self.image_labels == label], self.factor))
 
     def as_dataset(self) -> "LabeledImages":
         """Return the expanded images as they are now, detached: to train networks on."""
@@ -82,16 +86,20 @@ class SynSet:
         mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in self.normalization)
         return (images - mean) / std
 
-    def step(self, images: Tensor, gradient: Tensor) -> None:
+    def step(self, images: Tensor | Sequence[Tensor], gradient: Tensor | Sequence[Tensor]) -> None:
         """Update the pixels. gradient: of the loss with respect to images, which autograd connects to the pixels."""
         self.optimizer.zero_grad()
-        images.backward(gradient)
+        torch.autograd.backward(images, gradient)
         self.optimizer.step()
 
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """Images to train on. images: (N, C, H, W) normalized float32; labels: (N,) int64, on the CPU."""
+    """Images to train on.
+
+    images: (N, C, H, W) normalized float32; labels: (N,) int64, or soft labels (N, classes) float32, which
+    F.cross_entropy takes as well; on the CPU.
+    """
 
     images: Tensor
     labels: Tensor

@@ -1,42 +1,45 @@
-"""Reports on finished runs, read from their folders and nothing else.
+"""Report on finished runs, from their folders alone.
 
     python -m fairdd.report RUN...              a table in the terminal
-    python -m fairdd.report RUN... --out DIR    a page to look at (report.html) and tables to quote (.md, .csv, .tex)
+    python -m fairdd.report RUN... --out DIR    a page (report.html) and tables to quote (.md, .csv, .tex)
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from fairdd.core.errors import UserError, report_user_errors
-from fairdd.report.comparison import COMPARED, read_comparisons, run_name
-from fairdd.report.tables import cell, csv_table, latex, markdown, text_table
-from fairdd.run.folder import FLAGS, RESULTS, read_json
+from fairdd.report.comparison import Comparison, RunGroup, read_comparisons
+from fairdd.report.load_runs import read_run
+from fairdd.report.tables import coverage_notes, main_table, metrics_table, to_csv, to_latex, to_markdown
+from fairdd.run.formatting import MAIN_METRICS, text_table
 
 FORMATS = ("report.html", "report.md", "report.csv", "report.tex")
 
 
-def compare(folders):
-    """A table of finished runs and the names of their pictures. -> text. Raises UserError if one is not finished."""
-    rows, pictures = [["%", *COMPARED, "networks"]], []
-    for folder in map(Path, folders):
-        if not (folder / RESULTS).exists():
-            raise UserError(f"{folder} holds no finished run (no {RESULTS})")
-        results, flags = read_json(folder / RESULTS), read_json(folder / FLAGS)["flags"]
-        rows.append([run_name(flags), *(cell(results[name]) for name in COMPARED), str(results["accuracy"]["n"])])
-        pictures += sorted(map(str, folder.glob("experiment*.png")))[-1:]
-    return text_table(rows) + "\n\npictures:\n" + "\n".join(f"  {name}" for name in pictures)
+def terminal_table(folders: Sequence[str]) -> str:
+    """Return a table with one row per run, and the names of their last pictures."""
+    comparisons = [Comparison([RunGroup(run.name, [run])]) for run in map(read_run, folders)]
+    columns = ["run", *MAIN_METRICS, "networks"]
+    rows = [main_table(comparison).loc[0, columns].tolist() for comparison in comparisons]
+    pictures = [f"  {path}" for folder in folders for path in sorted(Path(folder).glob("experiment*.png"))[-1:]]
+    table = text_table([["%", *columns[1:]], *rows])
+    return "\n".join([table, *coverage_notes(metrics_table(comparisons)), "", "pictures:", *pictures])
 
 
-def write(folders, out, overwrite=False, against=None):
-    """All formats of the report on these runs, in the folder out. against: as in read_comparisons -> paths written"""
-    from fairdd.report.page import page  # here, because it takes seconds to import what draws
+def write_report(folders: Sequence, out, overwrite: bool = False, against: str | None = None) -> list[Path]:
+    """Write the report on these runs in all formats into the folder out, and return the paths.
+
+    against: as in read_comparisons. Raises UserError if a report exists and overwrite is False.
+    """
+    from fairdd.report.page import render_page  # matplotlib takes seconds to import
 
     paths = [Path(out) / name for name in FORMATS]
-    there = [path for path in paths if path.exists()]
-    if there and not overwrite:
-        raise UserError(f"{there[0]} exists; give another --out, or --overwrite to replace it")
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise UserError(f"{existing[0]} exists; give another --out, or --overwrite to replace it")
     comparisons = read_comparisons(map(Path, folders), against)
-    contents = [make(comparisons) for make in (page, markdown, csv_table, latex)]
+    contents = [render(comparisons) for render in (render_page, to_markdown, to_csv, to_latex)]
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
         for path, content in zip(paths, contents, strict=True):
@@ -47,21 +50,21 @@ def write(folders, out, overwrite=False, against=None):
 
 
 @report_user_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m fairdd.report", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
     parser.add_argument("--out", metavar="DIR", help="folder to write the report into")
-    parser.add_argument("--against", metavar="ROW", help="name of the row that all others are compared with, with "
-                        "--out; default: the vanilla runs of the same flags")
-    parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
+    parser.add_argument("--against", metavar="ROW", help="with --out: name of the row that all others are compared "
+                        "with; default: the vanilla runs with the same flags")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
     args = parser.parse_args(argv)
     if args.against and not args.out:
-        raise UserError("--against needs --out: the table in the terminal shows no changes")
+        raise UserError("--against needs --out: the table in the terminal shows no differences")
     if args.out:
-        print("\n".join(map(str, write(args.runs, args.out, args.overwrite, args.against))))
+        print("\n".join(map(str, write_report(args.runs, args.out, args.overwrite, args.against))))
     else:
-        print(compare(args.runs))
+        print(terminal_table(args.runs))
 
 
 if __name__ == "__main__":

@@ -1,255 +1,231 @@
-"""Runs side by side: those that differ only in their seed are pooled, and compared with a baseline.
+"""Compare finished runs: pool those that differ only in their seed, and pair each pool with a baseline.
 
-The baseline is the vanilla runs of the same flags, or a row that the reader names. The interval of a change is a
-bootstrap of pairs: of synthetic sets of the same seed and experiment, and within these of networks of the same number.
-Against vanilla a pair of sets began from the same images, and a pair of networks from the same weights.
+The baseline is the vanilla runs with the same flags, or a row that the user names. Synthetic sets are paired by seed
+and experiment, networks within a pair of sets by their number; the bootstrap resamples both levels.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
-import torch
+import pandas as pd
 
 from fairdd.core.errors import UserError
 from fairdd.core.rng import numpy_generator
-from fairdd.evaluation.metrics import mean_std
-from fairdd.report.load_runs import read_run
-from fairdd.run.folder import SAME_RUN
+from fairdd.datasets import DatasetRequest
+from fairdd.report.load_runs import FinishedRun, read_run
+from fairdd.run.folder import EVALUATIONS, RUNTIME_FLAGS
 
-POOLED = SAME_RUN | {"seed", "num_exp", "eval_every"}       # flags in which runs of one setting may differ
-ALIGNMENT = {"align", "FairDD"}
-DATA = ("dataset", "labels", "target_attr", "protected_attr", "skew", "im_size", "data_seed")
-IN_A_NAME = {"align", "FairDD", "trained_on", "images"}
-PUBLISHED = {"data_seed": 30, "init": "real", "factor": 1, "group_balance": False, "dis_metric": "ours",
-             "warmup_epochs": 0}                            # not worth a word
-COMPARED = ("accuracy", "DEO_M", "DEO_A")
-RESAMPLES, COVERAGE = 10_000, 95
+IGNORED_WHEN_POOLING = RUNTIME_FLAGS | {"seed", "num_exp", "eval_every"}
+ALIGNMENT_FLAGS = {"align", "FairDD"}
+DATA_OPTIONS = {field.name: field.default for field in fields(DatasetRequest)}
+NOT_IN_LABELS = IGNORED_WHEN_POOLING | ALIGNMENT_FLAGS | {"trained_on", "images"}
+USUAL = {**DATA_OPTIONS, "init": "real", "factor": 1, "dis_metric": "ours", "warmup_epochs": 0}     # not in names
+RESAMPLES, COVERAGE = 10_000, 95        # of the bootstrap; percent
+MIN_SETS = 5                            # pairs of synthetic sets that an interval needs; below, the range is given
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Runs that differ only in their seed. name: what sets it apart from the others of its comparison."""
+class RunGroup:
+    """Runs that differ only in their seed. name: what distinguishes them from the other groups of a comparison."""
 
     name: str
-    runs: list
+    runs: list[FinishedRun]
 
     @property
-    def flags(self):
+    def flags(self) -> dict:
         return self.runs[0].flags
 
     @property
-    def models(self):
+    def models(self) -> list[str]:
         return self.runs[0].models
 
-    def networks(self, model):
-        """The figures of every network tested at the end. -> (seed, experiment, number) -> figures"""
-        return {(run.flags["seed"], *place): figures
-                for run in self.runs for place, figures in run.final(model).items()}
-
-    def figures(self, model):
-        """The names of figures that every network has."""
-        networks = list(self.networks(model).values())
-        return [name for name in networks[0] if name != "table" and all(name in network for network in networks)]
-
-    def summary(self, figure, model):
-        """mean, std (sample) and n over the networks of all synthetic sets."""
-        values = [network[figure] for network in self.networks(model).values()]
-        return mean_std(torch.tensor(values, dtype=torch.float64))
-
-    def of_each_run(self):
-        """accuracy and DEO_A of each run alone, with its first model. -> list of figure -> summary"""
-        alone = [Setting(self.name, [run]) for run in self.runs]
-        return [{name: one.summary(name, self.models[0]) for name in COMPARED} for one in alone]
-
-    def num_sets(self, model):
-        return len({place[:2] for place in self.networks(model)})
-
-    def table(self, model):
-        """The mean accuracy of each cell. -> (G, C) array, NaN where a network has none"""
-        return np.mean([network["table"] for network in self.networks(model).values()], 0)
+    @cached_property
+    def networks(self) -> dict[str, pd.DataFrame]:
+        """Return for each model the networks of the last iteration, indexed by (seed, experiment, network)."""
+        finals = {model: {run.flags["seed"]: run.final(model) for run in self.runs} for model in self.models}
+        return {model: pd.concat(final, names=["seed"], join="inner") for model, final in finals.items()}
 
     @property
-    def num_evaluations(self):
-        """At how many iterations its runs were evaluated."""
-        return len({iteration for run in self.runs for _, iteration, _ in run.evaluations})
+    def network_levels(self) -> list[str]:
+        """Return the index levels that number the networks of one synthetic set; seeds of an evaluation share a set."""
+        return ["seed", "network"] if self.runs[0].is_evaluation else ["network"]
 
-    def course(self, figure, model):
-        """mean and std of a figure at every evaluated iteration. -> iterations, means, stds (0 for a single network)"""
-        found = {}
-        for run in self.runs:
-            for (_, iteration, name), networks in run.evaluations.items():
-                if name == model:
-                    found.setdefault(iteration, []).extend(network[figure] for network in networks)
-        summaries = [mean_std(torch.tensor(found[iteration])) for iteration in sorted(found)]
-        return sorted(found), [s["mean"] for s in summaries], [s["std"] or 0.0 for s in summaries]
+    def table(self, model: str) -> np.ndarray:
+        """Return the mean accuracy of each cell (G, C), NaN where a network has none."""
+        return np.mean(np.stack(self.networks[model]["table"]), axis=0)
+
+    @property
+    def is_curve(self) -> bool:
+        """Return whether the runs were evaluated at more than one iteration."""
+        return len(self.learning_curve("accuracy")) > 1
+
+    def learning_curve(self, metric: str) -> pd.DataFrame:
+        """Return mean and std (0 for a single network) of a metric of the first model, indexed by iteration."""
+        networks = pd.concat([run.networks for run in self.runs])
+        values = networks[networks["model"] == self.models[0]].groupby("iteration")[metric]
+        return pd.DataFrame({"mean": values.mean(), "std": values.std().fillna(0.0)})
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings of the same data, network and number of images per class, vanilla ones before others.
+    """Groups of runs on the same data, with the same network and number of images per class; vanilla before others.
 
-    against: the name of the setting that all others are compared with; None: each with its own vanilla runs.
+    against: the name of the group that all others are compared with; None: each with its own vanilla runs.
     """
 
-    settings: list
+    groups: list[RunGroup]
     against: str | None = None
 
-    def baseline(self, setting):
-        """What a setting is compared with, or None."""
-        if self.against is None:
-            return self.vanilla(setting)
-        return next((other for other in self.settings if other.name == self.against and other is not setting), None)
-
-    def vanilla(self, setting):
-        """The vanilla runs that differ from a setting in nothing but the alignment, or None."""
-        if setting.flags.get("align") == "vanilla":
-            return None
-        wanted = setting_key(setting.flags, POOLED | ALIGNMENT)
-        return next((other for other in self.settings if other.flags.get("align") == "vanilla"
-                     and setting_key(other.flags, POOLED | ALIGNMENT) == wanted), None)
-
     @property
-    def title(self):
-        flags, models = self.settings[0].flags, self.settings[0].flags["model"]
-        data = f"{flags['dataset']} {place(flags)}".strip()
-        words = [f"{name} {flags[name]}" for name in DATA[1:] if flags.get(name) not in (None, PUBLISHED.get(name))]
-        size = [f"ipc {flags['ipc']}"] if "ipc" in flags else []
-        return ", ".join([data, *words, models if isinstance(models, str) else " ".join(models), *size])
+    def title(self) -> str:
+        """Return the data, the network and the number of images per class as text."""
+        flags = self.groups[0].flags
+        options = [f"{name} {value}" for name, value in data_flags(flags).items()]
+        models = [flags["model"]] if isinstance(flags["model"], str) else flags["model"]
+        ipc = [f"ipc {flags['ipc']}"] if "ipc" in flags else []
+        return ", ".join([flags["dataset"], *options, " ".join(models), *ipc])
+
+    def baseline(self, group: RunGroup) -> RunGroup | None:
+        """Return the group that this one is compared with: the one named by against, or the matching vanilla runs."""
+        others = [other for other in self.groups if other is not group]
+        if self.against is not None:
+            return next((other for other in others if other.name == self.against), None)
+        if group.flags.get("align") == "vanilla":
+            return None
+        key = pooling_key(group.flags, ALIGNMENT_FLAGS)
+        return next((other for other in others if other.flags.get("align") == "vanilla"
+                     and pooling_key(other.flags, ALIGNMENT_FLAGS) == key), None)
 
 
-@dataclass(frozen=True)
-class Change:
-    """How far a figure is from the baseline's, over the pairs both have, with a bootstrap interval.
+def read_comparisons(folders: Iterable[Path], against: str | None = None) -> list[Comparison]:
+    """Return the runs in these folders as comparisons; a folder given twice counts once.
 
-    low, high: None where there is nothing to resample; pairs: of synthetic sets; networks: pairs of networks in all.
+    against: as in Comparison. Raises UserError if a run is unfinished or damaged, or if no row is named against.
     """
-
-    mean: float
-    low: float | None
-    high: float | None
-    pairs: int
-    networks: int
-
-
-def read_comparisons(folders, against=None):
-    """The runs in these folders, sorted out. -> list of Comparison. Raises UserError if a run is not whole.
-
-    against: name of the row that others are compared with, instead of vanilla runs; no row of this name is an error.
-    """
-    folders = {folder.resolve(): folder for folder in folders}.values()     # a folder named twice counts once
-    parts = sorted_out([read_run(folder) for folder in folders])
-    comparisons = [Comparison(named_settings(part), against) for part in parts]
-    names = dict.fromkeys(setting.name for comparison in comparisons for setting in comparison.settings)
+    folders = {folder.resolve(): folder for folder in folders}.values()
+    collections = collect_comparable([read_run(folder) for folder in folders])
+    comparisons = [Comparison(pool_runs(runs), against) for runs in collections]
+    names = dict.fromkeys(group.name for comparison in comparisons for group in comparison.groups)
     if against is not None and against not in names:
-        raise UserError(f"no row is called {against}; there are: {'; '.join(names)}")
+        raise UserError(f"--against: no row is named {against}; the rows are: {'; '.join(names)}")
     return comparisons
 
 
-def sorted_out(runs):
-    """Runs that can be compared, together; networks trained on the whole real set stand beside all runs of its data."""
-    parts = grouped([run for run in runs if not is_whole(run)], comparison_key)
-    for whole in filter(is_whole, runs):
-        fitting = [part for part in parts if data_key(part[0]) == data_key(whole) and part[0].model in whole.models]
-        if not fitting:
-            fitting = [[]]
-            parts += fitting
-        for part in fitting:
-            part.append(whole)
-    return parts
+def collect_comparable(runs: list[FinishedRun]) -> list[list[FinishedRun]]:
+    """Return lists of runs that can be compared; networks trained on all real images join every list of their data."""
+    distilled = [run for run in runs if not run.is_all_real]
+    collections = group_by(distilled, lambda run: [data_key(run), run.flags["model"], run.flags.get("ipc")])
+    for run in filter(lambda run: run.is_all_real, runs):
+        matching = [each for each in collections if data_key(each[0]) == data_key(run) and each[0].model in run.models]
+        if not matching:
+            matching = [[]]
+            collections += matching
+        for each in matching:
+            each.append(run)
+    return collections
 
 
-def is_whole(run):
-    """Whether its networks were trained on all real images."""
-    return run.flags.get("images") == "real"
-
-
-def comparison_key(run):
-    """What runs must have in common to be compared: the data, the network, the number of images per class."""
-    return data_key(run), run.flags["model"], run.flags.get("ipc")
-
-
-def data_key(run):
-    """What makes the data of a run."""
-    return [run.flags.get(name) for name in DATA], place(run.flags), run.class_names, run.group_names
-
-
-def place(flags):
-    """Where the images lie, if that says which they are: for a folder of one's own."""
-    return str(flags.get("data_path")) if flags["dataset"] == "Folder" else ""
-
-
-def named_settings(runs):
-    """Runs of one comparison as settings, in the order of control, vanilla, others, whole set. -> list of Setting"""
+def pool_runs(runs: list[FinishedRun]) -> list[RunGroup]:
+    """Return the runs of a comparison as groups, in the order of control, vanilla, others, all real images."""
     runs = sorted(runs, key=lambda run: run.flags["seed"])
-    pools = grouped(runs, lambda run: setting_key(run.flags, POOLED))
-    pools.sort(key=lambda pool: (is_whole(pool[0]), pool[0].flags["Iteration"] > 0,
+    pools = group_by(runs, lambda run: pooling_key(run.flags))
+    pools.sort(key=lambda pool: (pool[0].is_all_real, pool[0].flags["Iteration"] > 0,
                                  pool[0].flags.get("align") != "vanilla"))
-    alike = grouped(pools, lambda pool: run_name(pool[0].flags))
-    return [Setting(full_name(pool, next(pools for pools in alike if pool in pools)), pool) for pool in pools]
+    for pool in pools:
+        check_independent(pool)
+    return [RunGroup(distinct_name(pool[0], [other[0] for other in pools]), pool) for pool in pools]
 
 
-def full_name(pool, alike):
-    """The name of runs, and in brackets the flags in which others of this name differ, or else where they are."""
-    flags = pool[0].flags
-    differing = [name for name in flags if name not in POOLED | IN_A_NAME | {"save_path"}
-                 and any(other[0].flags.get(name) != flags[name] for other in alike)]
-    worth = [name for name in differing if (name, flags[name]) not in PUBLISHED.items()]
-    words = ", ".join(name if flags[name] is True else f"{name} {flags[name]}" for name in worth)
-    if len(alike) > 1 and not differing:
-        words = str(pool[0].folder)
-    return run_name(flags) + (f" ({words})" if words else "")
+def check_independent(runs: list[FinishedRun]) -> None:
+    """Raise UserError if two runs of a group hold the same synthetic set, which would count as two independent ones."""
+    first_runs = {}
+    for run in runs:
+        for experiment in run.networks["experiment"].unique():
+            first = first_runs.setdefault((run.flags["seed"], experiment), run)
+            if first is not run:
+                contents = {(folder / EVALUATIONS).read_bytes() for folder in (first.folder, run.folder)}
+                relation = "are copies of one run" if len(contents) == 1 else "have the same flags and seed"
+                raise UserError(f"{first.folder} and {run.folder} {relation}, so they are not independent; "
+                                "name only one of them")
 
 
-def run_name(flags):
-    """What a run is, in a reader's words."""
-    if "trained_on" in flags:       # an evaluation
-        return flags["trained_on"]
-    if flags["Iteration"] == 0:
-        starts = {"real": "random real images", "balanced": "group-balanced real images"}
-        return starts.get(flags["init"], flags["init"])
-    names = {"vanilla": flags["method"], "fairdd": f"{flags['method']} + FairDD"}
-    return names.get(flags["align"], f"{flags['method']} + {flags['align']}")
+def distinct_name(run: FinishedRun, others: list[FinishedRun]) -> str:
+    """Return the run's name and, in parentheses, the flags in which it differs from its namesakes, else its folder."""
+    namesakes = [other for other in others if other.name == run.name]
+    differing = [(name, value) for name, value in run.flags.items() if name not in NOT_IN_LABELS
+                 and any(other.flags.get(name) != value for other in namesakes)]
+    labels = [name if value is True else f"{name} {value}" for name, value in differing if is_unusual(name, value)]
+    if len(namesakes) > 1 and not differing:
+        labels = [str(run.folder)]
+    return run.name + (f" ({', '.join(labels)})" if labels else "")
 
 
-def setting_key(flags, without):
-    """The flags that make a setting."""
-    return {name: value for name, value in flags.items() if name not in without}
+def is_unusual(name: str, value) -> bool:
+    """Return whether a flag is set, and to something other than its usual value."""
+    return value is not None and value is not False and (name, value) not in USUAL.items()
 
 
-def grouped(items, key):
-    """Items with equal keys together, in the order in which keys are met. -> list of lists"""
-    keys, groups = [], []
+def pooling_key(flags: dict, ignored: Iterable[str] = ()) -> dict:
+    """Return the flags that runs of one group share; a flag that an older run does not have counts as not set."""
+    ignored = IGNORED_WHEN_POOLING.union(ignored)
+    return {name: value for name, value in flags.items() if name not in ignored and is_unusual(name, value)}
+
+
+def data_key(run: FinishedRun) -> list:
+    """Return what identifies the data of a run; the counts tell apart splits that differ between versions."""
+    counts = run.counts and {split: counts.tolist() for split, counts in run.counts.items()}
+    return [run.flags["dataset"], data_flags(run.flags), run.class_names, run.group_names, counts]
+
+
+def data_flags(flags: dict) -> dict:
+    """Return the unusual options of the data set; data_path identifies the data only for a user's own folder."""
+    return {name: flags[name] for name in DATA_OPTIONS if is_unusual(name, flags.get(name))
+            and (name != "data_path" or flags["dataset"] == "Folder")}
+
+
+def group_by(items: Iterable, key: Callable) -> list[list]:
+    """Return lists of the items with equal keys, in the order in which the keys first appear."""
+    groups = {}
     for item in items:
-        this = key(item)
-        if this not in keys:
-            keys.append(this)
-            groups.append([])
-        groups[keys.index(this)].append(item)
-    return groups
+        groups.setdefault(json.dumps(key(item), sort_keys=True), []).append(item)
+    return list(groups.values())
 
 
-def change(setting, baseline, figure, model):
-    """How a figure differs from a baseline's (which may be None). -> Change, or None where they have no pair of sets"""
-    if baseline is None or model not in baseline.models or figure not in baseline.figures(model):
-        return None
-    ours, theirs = setting.networks(model), baseline.networks(model)
-    places = sorted(ours.keys() & theirs.keys())
-    sets = grouped(places, lambda place: place[:2])
-    if not sets:
-        return None
-    differences = np.array([[ours[place][figure] - theirs[place][figure] for place in of_set] for of_set in sets])
-    low, high = interval(differences) if differences.size > 1 else (None, None)
-    return Change(differences.mean().item(), low, high, len(sets), differences.size)
+def paired_differences(group: RunGroup, baseline: RunGroup, model: str) -> pd.DataFrame:
+    """Return how each metric of a group differs from its baseline's, indexed by metric; no row if they share no pair.
 
-
-def interval(differences):
-    """The middle COVERAGE % of the means of resampled differences. (S, N), sets x networks -> low, high
-
-    Each of RESAMPLES times, S sets are drawn with replacement, and of each drawn set N networks with replacement.
+    difference: the mean over pairs; pairs: the number of pairs of synthetic sets; low, high: with bounds "interval"
+    the bootstrap interval; with bounds "range", for fewer than MIN_SETS pairs, the extreme differences of a pair of
+    sets; None for a single pair.
     """
-    generator = numpy_generator("bootstrap", *differences.shape)
+    networks, reference = group.networks[model], baseline.networks[model]
+    shared = networks.index.intersection(reference.index)
+    levels = [level for level in group.network_levels if level in baseline.network_levels]
+    records = {}
+    for metric in networks.columns.intersection(reference.columns).drop("table") if len(shared) else ():
+        by_set = (networks.loc[shared, metric] - reference.loc[shared, metric]).unstack(levels).to_numpy()
+        low, high, bounds = by_set.mean(1).min(), by_set.mean(1).max(), "range"
+        if len(by_set) >= MIN_SETS:
+            low, high, bounds = *bootstrap_interval(by_set), "interval"
+        elif len(by_set) == 1:
+            low, high, bounds = None, None, None
+        records[metric] = (by_set.mean(), low, high, bounds, len(by_set))
+    return pd.DataFrame.from_dict(records, "index", columns=["difference", "low", "high", "bounds", "pairs"])
+
+
+def bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
+    """Return the central 95 % of the means of resampled differences (S, N) of S pairs of sets with N networks each.
+
+    Each resample draws S sets with replacement, and from each drawn set N networks with replacement.
+    """
     num_sets, num_networks = differences.shape
+    generator = numpy_generator("bootstrap", num_sets, num_networks)
     sets = generator.integers(num_sets, size=(RESAMPLES, num_sets, 1))
     networks = generator.integers(num_networks, size=(RESAMPLES, num_sets, num_networks))
     means = differences[sets, networks].mean((1, 2))
-    return tuple(np.percentile(means, [(100 - COVERAGE) / 2, (100 + COVERAGE) / 2]).tolist())
+    low, high = np.percentile(means, [(100 - COVERAGE) / 2, (100 + COVERAGE) / 2])
+    return low.item(), high.item()

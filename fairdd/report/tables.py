@@ -1,179 +1,175 @@
-"""Figures of runs in tables: text for the terminal; Markdown, LaTeX and CSV for papers and programs."""
+"""Tables of comparisons: numbers at full precision for CSV; text for Markdown, LaTeX and the HTML page."""
 
-import csv
-import io
 import math
+from collections.abc import Iterable, Mapping
 
-from fairdd.report.comparison import COMPARED, COVERAGE, RESAMPLES, change
+import pandas as pd
 
-NAMES, FIGURES = ["run", "tested with"], ["sets", "networks", *COMPARED]
-CHANGES = ["pairs", *(f"change of {name}" for name in COMPARED)]
-HEAD = NAMES + FIGURES + CHANGES
-CSV_HEAD = ["comparison", "run", "tested_with", "figure", "mean", "std", "networks", "sets", "change", "low", "high",
-            "pairs", "folders"]
-FIGURES_NOTE = (
+from fairdd.evaluation.metrics import covered_cells
+from fairdd.report.comparison import COVERAGE, MIN_SETS, RESAMPLES, Comparison, RunGroup, paired_differences
+from fairdd.run.formatting import MAIN_METRICS, format_metric
+
+COLUMNS = ["comparison", "run", "tested_with", "metric", "mean", "std", "networks", "sets", "difference", "low", "high",
+           "bounds", "pairs", "cells_covered", "cells", "folders"]
+NAME_COLUMNS = ["run", "tested with"]
+DIFFERENCE_PREFIX = "difference in "
+METRICS_NOTE = (
     "In percent: mean ± standard deviation over the networks of all synthetic sets. DEO_M and DEO_A are gaps between "
     "groups: 0 is fair."
 )
-VANILLA, NAMED = "the vanilla runs of the same flags", 'the row "{}"'
-CHANGES_NOTE = (
-    "Change: the difference from {}, over the pairs of synthetic sets that have the same seed and experiment (those of "
-    "one start began from the same images) and, within a pair, over the networks of the same number (at the same "
-    f"iteration they began from the same weights). In brackets its {COVERAGE} % bootstrap interval: {RESAMPLES:,} "
-    "times, pairs of sets are drawn with replacement, as many as there are, and of each drawn pair as many pairs of "
-    f"networks as it has; the interval holds the middle {COVERAGE} % of the means. With one pair of sets it covers "
-    "networks only, and with few it is too narrow: it cannot know how much a set of another seed would differ."
+DIFFERENCES_NOTE = (
+    "Difference from {}: the mean over pairs of synthetic sets with the same seed and experiment (sets with the same "
+    "initialization started from the same images), and within a pair over networks with the same number (at the same "
+    f"iteration they started from the same weights). In parentheses, for fewer than {MIN_SETS} pairs of sets: the "
+    f"smallest and the largest difference of a pair. In brackets, for {MIN_SETS} or more: the {COVERAGE} % bootstrap "
+    f"interval, from {RESAMPLES:,} resamples of the pairs of sets and, within each, of the pairs of networks."
 )
-HOW_MADE = "How the rows were made, and the command of each row's first seed"
-WIDTH = 110         # of the terminal, in letters
-NONE = "–"          # in a cell that has no number
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-         **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
+PROVENANCE = "How the rows were made, and the command of each row's first seed"
+NOT_AVAILABLE = "–"
 
 
-def cell(summary):
-    """mean ± std of one figure, in percent."""
-    if summary["mean"] is None or math.isnan(summary["mean"]):
+def metrics_table(comparisons: Iterable[Comparison]) -> pd.DataFrame:
+    """Return one row per group of runs, model and metric, at full precision; NaN where undefined or not available."""
+    tables = [model_table(comparison, group, model) for comparison in comparisons for group in comparison.groups
+              for model in group.models]
+    return pd.concat(tables, ignore_index=True).astype({"pairs": "Int64"})
+
+
+def model_table(comparison: Comparison, group: RunGroup, model: str) -> pd.DataFrame:
+    """Return the rows of metrics_table for a group of runs and a model."""
+    networks, baseline = group.networks[model], comparison.baseline(group)
+    values, (covered, cells) = networks.drop(columns="table"), covered_cells(group.table(model))
+    table = pd.DataFrame({"mean": values.mean(skipna=False), "std": values.std(skipna=False)})
+    if baseline is not None and model in baseline.models:
+        table = table.join(paired_differences(group, baseline, model))
+    sets = networks.index.droplevel(group.network_levels).nunique()
+    folders = " ".join(str(run.folder) for run in group.runs)
+    constants = {"comparison": comparison.title, "run": group.name, "tested_with": model, "networks": len(networks),
+                 "sets": sets, "cells_covered": covered, "cells": cells, "folders": folders}
+    return table.rename_axis("metric").reset_index().assign(**constants).reindex(columns=COLUMNS)
+
+
+def text_tables(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return three tables of text with one row per group and model, and NAME_COLUMNS first.
+
+    They hold the main metrics, their differences from the baseline (only rows that have one), and the other metrics
+    that are defined in some row.
+    """
+    records = metrics_table([comparison]).rename(columns={"tested_with": "tested with"})
+    records["text"] = [format_cell(record) for record in records.to_dict("records")]
+    records["difference text"] = [format_difference(record) for record in records.to_dict("records")]
+    rows = records.groupby(NAME_COLUMNS, sort=False)
+    by_metric = records.set_index([*NAME_COLUMNS, "metric"])
+    texts = by_metric["text"].unstack(sort=False).fillna(NOT_AVAILABLE)
+    differences = by_metric["difference text"].unstack(sort=False)[list(MAIN_METRICS)].add_prefix(DIFFERENCE_PREFIX)
+    differences.insert(0, "pairs", rows["pairs"].first())
+    main = rows[["sets", "networks"]].first().join(texts[list(MAIN_METRICS)])
+    other = [name for name in texts if name not in MAIN_METRICS and set(texts[name]) - {"undefined", NOT_AVAILABLE}]
+    tables = main, differences[differences["pairs"].notna()], texts[other]
+    return tuple(table.astype(str).reset_index() for table in tables)
+
+
+def main_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the main metrics and their differences from the baseline as one table of text."""
+    main, differences, _ = text_tables(comparison)
+    return main.merge(differences, how="left", on=NAME_COLUMNS).fillna(NOT_AVAILABLE)
+
+
+def format_cell(record: Mapping) -> str:
+    """Return "mean ± std" of a row of metrics_table, marked "*" if the metric does not cover all cells."""
+    text = format_metric({"mean": record["mean"], "std": None if math.isnan(record["std"]) else record["std"]})
+    return text + "*" * (record["cells_covered"] < record["cells"] and text != "undefined")
+
+
+def format_difference(record: Mapping) -> str:
+    """Return the difference of a row of metrics_table: "+56.20 [+50.10, +60.30]", a range in parentheses."""
+    if math.isnan(record["difference"]):
         return "undefined"
-    spread = "" if summary["std"] is None else f" ± {summary['std']:.2f}"
-    return f"{summary['mean']:.2f}{spread}"
+    templates = {"interval": " [{:+.2f}, {:+.2f}]", "range": " ({:+.2f} to {:+.2f})"}
+    bounds = templates.get(record["bounds"], "").format(record["low"], record["high"])
+    return f"{record['difference']:+.2f}{bounds}" + "*" * (record["cells_covered"] < record["cells"])
 
 
-def figures_line(summary):
-    """accuracy 91.24 ± 0.31 | DEO_M ... | DEO_A ..."""
-    return " | ".join(f"{name} {cell(summary[name])}" for name in COMPARED)
+def coverage_notes(table: pd.DataFrame) -> list[str]:
+    """Return what the mark "*" means in the rows of a metrics_table, one note for each number of covered cells."""
+    partial = table[table["cells_covered"] < table["cells"]].groupby(["cells_covered", "cells"])["run"].unique()
+    return [f"* covers {covered} of {cells} (class, group) cells, because the test set has no image of the others: "
+            f"{', '.join(names)}" for (covered, cells), names in partial.items()]
 
 
-def cell_table(images):
-    """Number of images in each (class, group), as text; many groups stand below each other. images: GroupedImages"""
-    head = f"{len(images)} training images"
-    wide = count_table(head, images.class_names, images.group_names, images.counts().t())
-    if len(wide.partition("\n")[0]) <= WIDTH:
-        return wide
-    return count_table(head, images.group_names, images.class_names, images.counts())
+def notes(comparison: Comparison) -> list[str]:
+    """Return the notes below a table: the meaning of marks, and the rows with --factor that lack a matched control."""
+    controls = {group.flags.get("factor", 1) for group in comparison.groups
+                if group.flags["Iteration"] == 0 and group.flags.get("init") == "balanced"}
+    unmatched = [group for group in comparison.groups if group.flags["Iteration"] > 0
+                 and group.flags.get("factor", 1) not in controls | {1}]
+    return coverage_notes(metrics_table([comparison])) + [
+        f"no matched control: {group.name}; add group-balanced real images stored the same way "
+        f"(--init balanced --Iteration 0 --factor {group.flags['factor']})" for group in unmatched]
 
 
-def count_table(head, row_names, column_names, counts):
-    """counts: (R, C) of the rows and columns of these names -> text"""
-    rows = zip(row_names, counts.tolist(), strict=True)
-    return text_table([[head, *column_names], *([name, *map(str, row)] for name, row in rows)])
+def differences_note(comparison: Comparison) -> str:
+    """Return what the differences are from, and how their intervals are computed."""
+    vanilla = comparison.against is None
+    return DIFFERENCES_NOTE.format("the vanilla runs with the same flags" if vanilla else f'row "{comparison.against}"')
 
 
-def cell_range(part, images):
-    """How many images the smallest and the largest (class, group) have, in a sentence."""
-    counts = images.counts()
-    return f"{len(images)} {part} images, {counts.min()} to {counts.max()} in each (class, group)"
+def to_csv(comparisons: list[Comparison]) -> str:
+    """Return metrics_table as CSV; undefined and unavailable values are empty."""
+    return metrics_table(comparisons).to_csv(index=False, lineterminator="\n")
 
 
-def text_table(rows):
-    """Rows of strings in aligned columns, the first to the left."""
-    first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = ([row[0].ljust(first), *map(str.rjust, row[1:], rest)] for row in rows)
-    return "\n".join("  ".join(line) for line in lines)
-
-
-def rows(comparison):
-    """The cells under HEAD: a row for each setting and each kind of network it was tested with."""
-    for setting in comparison.settings:
-        baseline = comparison.baseline(setting)
-        for model in setting.models:
-            summaries = [setting.summary(name, model) for name in COMPARED]
-            changes = [change(setting, baseline, name, model) for name in COMPARED]
-            pairs = str(changes[0].pairs) if changes[0] else NONE
-            yield [setting.name, model, str(setting.num_sets(model)), str(summaries[0]["n"]), *map(cell, summaries),
-                   pairs, *map(change_cell, changes)]
-
-
-def change_cell(change):
-    """+56.20 [+50.10, +60.30]"""
-    if change is None:
-        return NONE
-    if math.isnan(change.mean):
-        return "undefined"
-    between = "" if change.low is None else f" [{change.low:+.2f}, {change.high:+.2f}]"
-    return f"{change.mean:+.2f}{between}"
-
-
-def markdown(comparisons):
-    """A section for each comparison: its table, and folded below it how each row was made."""
-    lines = ["# Report", "", FIGURES_NOTE, "", markdown_text(changes_note(comparisons[0].against)), ""]
+def to_markdown(comparisons: list[Comparison]) -> str:
+    """Return a section for each comparison: its table, notes and, in a collapsed block, how each row was made."""
+    lines = ["# Report", "", METRICS_NOTE, "", escape_markdown(differences_note(comparisons[0])), ""]
     for comparison in comparisons:
-        table = [HEAD, ["---", "---"] + ["---:"] * (len(HEAD) - 2), *rows(comparison)]
-        lines += [f"## {markdown_text(comparison.title)}", ""]
-        lines += [f"| {' | '.join([*map(markdown_text, row[:2]), *row[2:]])} |" for row in table] + [""]
-        lines += [f"<details><summary>{HOW_MADE}</summary>", "", "```bash"]
-        lines += [line for setting in comparison.settings for line in made(setting)] + ["```", "", "</details>", ""]
+        table = main_table(comparison)
+        alignment = ["---:" if name not in NAME_COLUMNS else "---" for name in table]
+        table[NAME_COLUMNS] = table[NAME_COLUMNS].map(escape_markdown)
+        lines += [f"## {escape_markdown(comparison.title)}", ""]
+        rows = [table.columns, alignment, *table.replace(r"\*", r"\\*", regex=True).values]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines += [f"\n{escape_markdown(note)}" for note in notes(comparison)]
+        lines += ["", f"<details><summary>{PROVENANCE}</summary>", "", "```bash"]
+        lines += [line for group in comparison.groups for line in provenance(group)] + ["```", "", "</details>", ""]
     return "\n".join(lines)
 
 
-def made(setting):
-    """Seeds, minutes and hardware of a row in a comment, and the command of its first run. -> two lines"""
-    seeds = ", ".join(str(run.flags["seed"]) for run in setting.runs)
-    minutes = ", ".join("?" if run.minutes is None else f"{run.minutes:.1f}" for run in setting.runs)
-    first = setting.runs[0]
+def provenance(group: RunGroup) -> list[str]:
+    """Return seeds, minutes and hardware of a group as a shell comment, and the command of its first run."""
+    first = group.runs[0]
+    seeds = ", ".join(str(run.flags["seed"]) for run in group.runs)
+    minutes = ", ".join("?" if run.minutes is None else f"{run.minutes:.1f}" for run in group.runs)
     hardware, torch, python = (first.versions.get(name, "?") for name in ("hardware", "torch", "python"))
-    line = f"# {setting.name} | seed {seeds} | minutes {minutes} | {hardware}, torch {torch}, python {python}"
-    line = " ".join(line.split())
-    return [text.replace("```", "` ` `") for text in (line, first.command())]       # what would end the block
+    comment = f"# {group.name} | seed {seeds} | minutes {minutes} | {hardware}, torch {torch}, python {python}"
+    return [line.replace("```", "` ` `") for line in (" ".join(comment.split()), first.command())]
 
 
-def changes_note(against):
-    """What the changes are from, and how their intervals were made. against: as of a Comparison -> text"""
-    return CHANGES_NOTE.format(VANILLA if against is None else NAMED.format(against))
+def escape_markdown(text: str) -> str:
+    """Return text that neither ends its table cell nor is markup."""
+    return " ".join("".join(f"\\{sign}" if sign in "\\|<>*`[]" else sign for sign in text).split())
 
 
-def markdown_text(text):
-    """Text that keeps its cell and is no markup."""
-    for sign in "\\|<>*`[]":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
-
-
-def latex(comparisons):
-    """A tabular for each comparison: \\input the file; it needs no package."""
-    lines = ["% " + FIGURES_NOTE, "% " + latex_text(changes_note(comparisons[0].against))]
+def to_latex(comparisons: list[Comparison]) -> str:
+    """Return a tabular for each comparison, to be read with \\input; it needs no package."""
+    lines = [f"% {METRICS_NOTE}", f"% {' '.join(differences_note(comparisons[0]).split())}"]
+    rules = [{"selector": f"{name}rule", "props": ":hline"} for name in ("top", "mid", "bottom")]
     for comparison in comparisons:
-        lines += ["", "% " + latex_text(comparison.title), r"\begin{tabular}{ll" + "r" * (len(HEAD) - 2) + "}"]
-        lines += [r"\hline", latex_row(HEAD, latex_text), r"\hline"]
-        lines += [latex_row(row, latex_number) for row in rows(comparison)]
-        lines += [r"\hline", r"\end{tabular}"]
-    return "\n".join(lines) + "\n"
+        table = main_table(comparison)
+        table[NAME_COLUMNS] = table[NAME_COLUMNS].map(lambda text: " ".join(text.split()))
+        numbers = list(table.columns.drop(NAME_COLUMNS))
+        style = table.style.format(escape="latex", subset=NAME_COLUMNS).format(latex_number, subset=numbers)
+        style.format_index(escape="latex", axis="columns").hide(axis="index").set_table_styles(rules)
+        comments = [" ".join(text.split()) for text in (comparison.title, *notes(comparison))]
+        lines += ["", *(f"% {comment}" for comment in comments)]
+        lines += [style.to_latex(column_format="ll" + "r" * len(numbers))]
+    return "\n".join(lines)
 
 
-def latex_row(cells, rest):
-    """One line; the first two cells are text, rest makes the others."""
-    return " & ".join([*map(latex_text, cells[:2]), *map(rest, cells[2:])]) + r" \\"
-
-
-def latex_text(text):
-    return " ".join("".join(LATEX.get(sign, sign) for sign in text).split())
-
-
-def latex_number(text):
-    """A cell with numbers in maths, so that a minus is one."""
+def latex_number(text: str) -> str:
+    """Return a cell in math mode, so that its minus sign is typeset as one."""
     if not any(map(str.isdigit, text)):
-        return "--" if text == NONE else text
-    return "$" + text.replace(" ± ", r" \pm ").replace(" [", r"\ [") + "$"
-
-
-def csv_table(comparisons):
-    """Every figure of every setting in a row of its own, at full precision; what is undefined is left empty."""
-    content = io.StringIO()
-    writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(CSV_HEAD)
-    for comparison in comparisons:
-        for setting in comparison.settings:
-            for model in setting.models:
-                for figure in setting.figures(model):
-                    writer.writerow(csv_row(comparison, setting, figure, model))
-    return content.getvalue()
-
-
-def csv_row(comparison, setting, figure, model):
-    """The cells under CSV_HEAD."""
-    summary = setting.summary(figure, model)
-    moved = change(setting, comparison.baseline(setting), figure, model)
-    changes = [moved.mean, moved.low, moved.high, moved.pairs] if moved else [None] * 4
-    numbers = [summary["mean"], summary["std"], summary["n"], setting.num_sets(model), *changes]
-    kept = ["" if value is None or math.isnan(value) else repr(value) for value in numbers]
-    return [comparison.title, setting.name, model, figure, *kept, " ".join(str(run.folder) for run in setting.runs)]
+        return "--" if text == NOT_AVAILABLE else text
+    for plain, latex in {" ± ": r" \pm ", " [": r"\ [", " (": r"\ (", " to ": r"\mbox{ to }", "*": "^{*}"}.items():
+        text = text.replace(plain, latex)
+    return f"${text}$"

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,13 @@ from fairdd.core.errors import UserError
 from fairdd.datasets.base import Dataset, denormalize
 from fairdd.flags import RUNTIME_FLAGS, Flags
 from fairdd.run import checkpoint
-from fairdd.run.legacy import upgrade_flags
+from fairdd.run.legacy import existing_file, upgrade_flags
 
 FLAGS, RESULTS, SYNTHETIC, TIME, LOG = "flags.json", "results.json", "synthetic.pt", "time.json", "log.txt"
 DATASET, PROJECTION, EVENTS, SPLIT = "dataset.json", "projection.json", "tensorboard", "split.csv"
 EVALUATIONS, NETWORKS, PROCESSES = "evaluations.jsonl", "metrics_per_network.jsonl", "processes.jsonl"
 LOCK, OWNER = ".lock", ".owner"
+MADE_FROM_RUN = re.compile(f"{EVENTS}|report|(synthetic_)?evaluated.*")      # subfolders that the commands make
 EVAL_KEY = ("experiment", "iteration", "model", "network")
 MIN_PICTURE_SIDE = 64           # pixels per side of an image in a picture
 
@@ -81,7 +83,7 @@ class RunFolder:
     """The folder of one run, open for writing.
 
     results: of a finished run, else None; state: the checkpoint of an unfinished one, else None; network_metrics: eval
-    key (experiment, iteration, model, network) -> metrics of a tested network.
+    key (experiment, iteration, model, network) -> metrics of a tested network; digest: of the data, after check_data.
     """
 
     def __init__(self, folder: Path, args: Flags):
@@ -109,9 +111,9 @@ class RunFolder:
                                 "requested; use another --save_path, or --restart to move that run aside")
 
     def _move_aside(self) -> None:
-        """Move everything in the folder to earlier-1, earlier-2, ..."""
-        files = [path for path in self.folder.iterdir()
-                 if path.name not in (LOCK, OWNER) and (path.name == EVENTS or path.is_file())]
+        """Move all that came from the earlier run to earlier-1, earlier-2, ...; other runs inside the folder stay."""
+        files = [path for path in self.folder.iterdir() if path.name not in (LOCK, OWNER)
+                 and (path.is_file() or MADE_FROM_RUN.fullmatch(path.name))]
         number = 1
         while (aside := self.folder / f"earlier-{number}").exists():
             number += 1
@@ -155,6 +157,16 @@ class RunFolder:
         """Write a JSON file. NaN, which JSON lacks, becomes null."""
         self._write(name, (json.dumps(to_jsonable(content), indent=1) + "\n").encode())
 
+    def check_data(self, data: Dataset) -> None:
+        """Raise UserError if the run began with other data."""
+        self.digest, path = data.digest(), existing_file(self.folder, DATASET)
+        earlier = read_json(path).get("digest", self.digest) if path.exists() else self.digest
+        changed = [name.replace("train ", "training ") for name in self.digest | earlier
+                   if self.digest.get(name) != earlier.get(name)]
+        if changed:
+            raise UserError(f"{self.folder}: since this run began, these have changed: {', '.join(changed)}; restore "
+                            "the data, use another --save_path, or --restart to move that run aside")
+
     def begin(self, args: Flags, data: Dataset) -> None:
         """Record the flags, versions, data summary and drawn split. From now on the folder holds this run."""
         record = {"flags": args.as_dict(), "versions": versions(args.device)}
@@ -164,19 +176,11 @@ class RunFolder:
         if not (self.folder / FLAGS).exists():
             self.write_json(FLAGS, record)
         self._append(PROCESSES, {"started": time.strftime("%Y-%m-%d %H:%M:%S"), **record["versions"]})
-        self.write_json(DATASET, data.summary())
+        self.write_json(DATASET, data.summary() | {"digest": self.digest})
         if data.split:
-            self._save_split(data.split)
-
-    def _save_split(self, split: Sequence[tuple[str, str]]) -> None:
-        """Write (path, "train" or "test") of every image. Raises UserError if this run began with another split."""
-        lines = StringIO()
-        csv.writer(lines, lineterminator="\n").writerows([("path", "part"), *split])
-        path, content = self.folder / SPLIT, lines.getvalue().encode()
-        if path.exists() and path.read_bytes() != content:
-            raise UserError(f"{path} differs from the current split: the images or their labels have changed since "
-                            "this run began; --restart starts anew")
-        self._write(SPLIT, content)
+            lines = StringIO()
+            csv.writer(lines, lineterminator="\n").writerows([("path", "part"), *data.split])
+            self._write(SPLIT, lines.getvalue().encode())
 
     def add_network(self, key: tuple, metrics: dict) -> None:
         """Record the metrics of one network. key: (experiment, iteration, model, network)"""
@@ -248,7 +252,8 @@ def read_json(path: str | Path) -> dict:
 
 def versions(device: str) -> dict[str, str]:
     """Return the versions and the hardware that a process runs on."""
-    on_gpu = device.startswith("cuda")
-    hardware = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    hardware = f"CPU, {torch.get_num_threads()} threads" if device == "cpu" else device
+    if device.startswith("cuda"):
+        hardware = torch.cuda.get_device_name(device)
     packages = {"torch": torch.__version__} | {name: version(name) for name in ("torchvision", "numpy", "pillow")}
     return {"python": platform.python_version(), **packages, "hardware": hardware, "machine": platform.platform()}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from fairdd.datasets.base import GroupedImages
+from fairdd.evaluation.metrics import covered_cells
 
 MAIN_METRICS = ("accuracy", "DEO_M", "DEO_A")
 WIDTH = 110         # characters per line
@@ -34,6 +35,12 @@ def format_metric(summary: Mapping) -> str:
 def format_metrics(summary: Mapping, names: Sequence[str] = MAIN_METRICS) -> str:
     """Return the metrics of these names in one line: "accuracy 91.24 ± 0.31 | DEO_M ... | DEO_A ..."."""
     return " | ".join(f"{name} {format_metric(summary[name])}" for name in names)
+
+
+def format_coverage(table: Sequence[Sequence[float | None]]) -> str:
+    """Return " | covers 18 of 20 cells" if some (group, class) cells have no test images, else nothing."""
+    covered, cells = covered_cells(table)
+    return f" | covers {covered} of {cells} cells" if covered < cells else ""
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

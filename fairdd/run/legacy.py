@@ -16,7 +16,7 @@ def existing_file(folder: Path, name: str) -> Path:
 
 
 def upgrade_flags(content: dict) -> dict:
-    """Return the content of a flags.json in today's form: {"flags", "versions", "entry", "given"}."""
+    """Return the content of a flags.json in today's form: {"flags", "versions", "entry", "non_default"}."""
     flags = dict(content["flags"])
     if flags.get("align") == "barycentre":
         flags["align"] = "barycenter"
@@ -28,8 +28,8 @@ def upgrade_flags(content: dict) -> dict:
         flags["eval_overrides"] = {"ConvNetBN": override} if plain else {}
     entry = content.get("entry", "main_DC.py" if matches_gradients else "main_DM.py")
     derived = {"FairDD", "outer_loop", "inner_loop", "eval_overrides"}
-    given = content.get("given", [name for name in flags if name not in derived])
-    return content | {"flags": flags, "entry": entry, "given": given}
+    non_default = content.get("non_default", [name for name in flags if name not in derived])
+    return content | {"flags": flags, "entry": entry, "non_default": non_default}
 
 
 def upgrade_metrics(metrics: dict) -> dict:

@@ -8,13 +8,14 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 from tqdm import tqdm
 
 from fairdd.core.errors import Interrupted, UserError, catch_termination
 from fairdd.core.parallel import set_precision
-from fairdd.datasets import Dataset, get_dataset
+from fairdd.datasets import Dataset, DatasetRequest, get_dataset
 from fairdd.evaluation.metrics import summarize
 from fairdd.evaluation.training import train_and_test
 from fairdd.flags import Flags
@@ -23,7 +24,7 @@ from fairdd.method import Method
 from fairdd.run import preflight
 from fairdd.run.context import Context, evaluation_config
 from fairdd.run.folder import PROJECTION, RunFolder, open_run, picture_name
-from fairdd.run.formatting import format_flags, format_metric, format_metrics, run_name
+from fairdd.run.formatting import format_coverage, format_flags, format_metric, format_metrics, run_name
 from fairdd.run.results import project_images, run_results, to_saved_format
 from fairdd.run.tensorboard import add_metrics, open_writer
 
@@ -37,10 +38,12 @@ def distill(args: Flags, method: Method, make_network: Callable, eval_pool: list
     Raises UserError.
     """
     with open_run(args) as run, catch_termination():
+        data = load_data(args)
+        run.check_data(data)
         if run.results is not None:
             run.log(f"{run.folder}: this run is finished; nothing left to do")
             return
-        context = prepare(run, args, method, make_network, eval_pool)
+        context = prepare(run, args, method, data, make_network, eval_pool)
         try:
             for experiment in range(len(context.synsets), args.num_exp):
                 syn, first = resume_or_init(context, experiment)
@@ -72,7 +75,7 @@ def run_experiment(context: Context, experiment: int, syn: SynSet, first: int) -
         if is_last:
             break
         loss = context.method.update(context, syn, *key, iteration).item()
-        check_loss(loss, iteration)
+        check_finite("loss", loss, iteration)
         bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
         context.writer.add_scalar("loss", loss, iteration)
         if iteration % LOG_EVERY == 0:
@@ -113,8 +116,9 @@ def save_checkpoint(context: Context) -> None:
 
 def evaluate_and_save(context: Context, syn: SynSet, experiment: int, iteration: int) -> None:
     """Test networks trained on the current set, then save exactly this set, its picture and its metrics."""
+    check_finite("largest pixel", syn.images.abs().max().item(), iteration)
     run_evaluation(context, syn.as_dataset(), experiment, iteration)
-    context.run.save_synthetic(to_saved_format(context, syn))
+    context.run.save_synthetic(to_saved_format(context, syn, iteration))
     context.writer.add_image("synthetic", save_picture(context, syn, experiment, iteration), iteration)
 
 
@@ -131,7 +135,8 @@ def run_evaluation(context: Context, data, experiment: int, iteration: int) -> N
         metrics = evaluate_model(context, data, *eval_key)
         context.run.add_evaluation(eval_key, metrics)
         summary = summarize(metrics)
-        context.run.log(f"iteration {iteration} | {model} x {len(metrics)} | {format_metrics(summary)}")
+        context.run.log(f"iteration {iteration} | {model} x {len(metrics)} | {format_metrics(summary)}"
+                        f"{format_coverage(summary['table'])}")
         add_metrics(context.writer, model, iteration, metrics)
         if per_attribute := [f"{name} {format_metric(summary[name])}" for name in summary if "[" in name]:
             context.run.log(f"each attribute alone | {' | '.join(per_attribute)}")
@@ -152,10 +157,10 @@ def evaluate_model(context: Context, data, *eval_key) -> list[dict]:
     return [done[key] for key in keys]
 
 
-def prepare(run: RunFolder, args: Flags, method: Method, make_network: Callable, eval_pool: list[str]) -> Context:
-    """Load the data, report what it contains, and refuse now what would fail after hours."""
+def prepare(run: RunFolder, args: Flags, method: Method, data: Dataset, make_network: Callable,
+            eval_pool: list[str]) -> Context:
+    """Report what the data contain, and refuse now what would fail after hours."""
     set_precision(args.precision, args.device)
-    data = load_data(args)
     run.log(format_flags(args.as_dict()), show=False)
     run.log("flags: " + format_flags({name: getattr(args, name) for name in args.non_default}), show=not args.quiet)
     real, test = data.train.to(args.device), data.test.to(args.device)
@@ -168,15 +173,13 @@ def prepare(run: RunFolder, args: Flags, method: Method, make_network: Callable,
 
 def load_data(args: Flags) -> Dataset:
     """Return the data set that the flags ask for."""
-    return get_dataset(
-        args.dataset, args.data_path, data_seed=args.data_seed, im_size=args.im_size, skew=args.skew,
-        target_attr=args.target_attr, protected_attr=args.protected_attr, labels=args.labels,
-        skip_bad_images=args.skip_bad_images,
-    )
+    options = {field.name: getattr(args, field.name) for field in fields(DatasetRequest) if hasattr(args, field.name)}
+    unknown = () if args.unknown is None else tuple(args.unknown.split(","))
+    return get_dataset(args.dataset, **options | {"unknown": unknown})
 
 
-def check_loss(loss: float, iteration: int) -> None:
-    """Raise UserError if the loss is not finite: all later iterations would be lost."""
-    if not math.isfinite(loss):
-        raise UserError(f"the loss is {loss} at iteration {iteration}; a smaller --lr_img may help "
+def check_finite(name: str, value: float, iteration: int) -> None:
+    """Raise UserError if the loss or the largest pixel is not finite: all later iterations would be lost."""
+    if not math.isfinite(value):
+        raise UserError(f"the {name} is {value} at iteration {iteration}; a smaller --lr_img may help "
                         "(earlier evaluations are saved)")

@@ -21,6 +21,7 @@ from fairdd.run.formatting import WIDTH, format_cell_range, format_counts
 
 GIB = 2**30
 FLOAT_BYTES = 4
+RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 
 
 def check(context: Context, data: Dataset) -> None:
@@ -85,12 +86,25 @@ def check_classes(train: GroupedImages, args) -> None:
 
 
 def check_networks(names: Iterable[str], build_network: Callable[[str], nn.Module]) -> None:
-    """Raise UserError if a network does not fit the images."""
+    """Raise UserError if a network does not fit the images or has layers that runs cannot use."""
     for name in names:
         try:
-            build_network(name)
+            net = build_network(name)
         except ValueError as error:
             raise UserError(str(error)) from None
+        check_layers(name, net)
+
+
+def check_layers(name: str, net: nn.Module) -> None:
+    """Raise UserError for layers whose draws have no key, and for batch norm that always depends on the batch."""
+    for path, module in net.named_modules():
+        if isinstance(module, RANDOM_LAYERS) and getattr(module, "p", 1) > 0:
+            reason = "draws random numbers, so no run could be repeated or resumed; remove it or set p=0"
+        elif isinstance(module, parallel.BATCH_NORM) and module.running_mean is None:
+            reason = "tests each image with the statistics of others; it needs track_running_stats=True"
+        else:
+            continue
+        raise UserError(f"network {name}: {type(module).__name__} (layer {path!r}) {reason}")
 
 
 def check_memory(context: Context) -> None:
@@ -133,6 +147,6 @@ def free_memory(device: str) -> int | None:
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
+    if device != "cpu" or not meminfo.exists():
         return None
     return next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable" in line)

@@ -2,22 +2,25 @@
 
 from torch import Tensor
 
-from fairdd.evaluation.metrics import summarize
+from fairdd.evaluation.metrics import covered_cells, summarize
 from fairdd.evaluation.projection import project_to_plane
 from fairdd.matching.synset import SynSet, expand_grid
 from fairdd.run.context import Context
 
 
-def to_saved_format(context: Context, syn: SynSet) -> dict:
+def to_saved_format(context: Context, syn: SynSet, iteration: int) -> dict:
     """Return the synthetic sets as DC and DM save them: data is a list of [images, labels].
 
-    The images are as stored; synset.expand_grid(images, factor) makes those that networks are trained on.
+    The images are as stored; synset.expand_grid(images, factor) makes those that networks are trained on. iterations:
+    at which each set was saved, and how many it is to have.
     """
-    real = context.real
+    real, num_iterations = context.real, context.args.Iteration
+    iterations = [[num_iterations, num_iterations] for _ in context.synsets] + [[iteration, num_iterations]]
     return {
         "data": [*context.synsets, syn.to_list()], "factor": syn.factor,
         "mean": list(real.mean), "std": list(real.std),
         "class_names": list(real.class_names), "group_names": list(real.group_names),
+        "iterations": iterations,
     }
 
 
@@ -31,7 +34,9 @@ def run_results(context: Context) -> dict:
     }
     first = context.eval_pool[0]
     names = {"class_names": list(context.real.class_names), "group_names": list(context.real.group_names)}
-    return by_model[first] | {"model": first, "by_model": by_model} | names
+    covered, cells = covered_cells(by_model[first]["table"])
+    coverage = {"cells_covered": covered, "cells": cells}       # (group, class) cells with test images
+    return by_model[first] | coverage | {"model": first, "by_model": by_model} | names
 
 
 def project_images(context: Context, syn: SynSet) -> dict:

@@ -1,121 +1,132 @@
-"""Columns of a table as class or group: words as they stand, numbers as they stand or cut into ranges.
+"""Classes and groups from the columns of a table: values as they are, or numbers cut into ranges.
 
-    Male            the words of the column
-    Male,Young      every combination of two columns
-    age:20,40       under 20, 20 to 39, 40 and over; numbers after a colon belong to the cut
+    Male            every value of the column
+    Male,Young      every combination of the values of two columns
+    age:20,40       under 20, 20 to 39, 40 and over; numbers after a colon are cuts
 """
 
 import math
-import re
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from fairdd.core.errors import UserError
+from fairdd.datasets.custom.table import ImageTable, match_column
+from fairdd.datasets.custom.values import parse_number
 from fairdd.datasets.files import preview
 from fairdd.datasets.splits import Attribute, check_distinct, cross
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-DEFAULTS = ("class", "group")
+
+class ColumnChoice(NamedTuple):
+    """A column to take as class or group, and where to cut its numbers (no cuts: its values as they are)."""
+
+    name: str
+    cuts: tuple[float, ...] = ()
 
 
-def read_attributes(table, request):
-    """The target and the protected attribute asked for. -> two Attributes of the table's images"""
-    asked = (request.target_attr, request.protected_attr)
-    target, protected = (find_columns(table, split_words(default if text is None else str(text)))
-                         for text, default in zip(asked, DEFAULTS, strict=True))
-    check_distinct(table.title, *([name for name, _ in chosen] for chosen in (target, protected)))
-    return combine(table, target, "classes"), combine(table, protected, "groups")
+class ChosenColumns(NamedTuple):
+    """The columns that are crossed into classes or into groups, and the column whose values stay on one side of a drawn
+    split, if any."""
+
+    target: list[ColumnChoice]
+    protected: list[ColumnChoice]
+    split_by: str | None = None
+
+    @property
+    def categories(self) -> list[str]:
+        """The columns whose values are classes or groups as they are."""
+        return [name for name, cuts in self.target + self.protected if not cuts]
+
+    @property
+    def others(self) -> list[str]:
+        """The columns whose numbers are cut, and that of ids."""
+        names = [name for name, cuts in self.target + self.protected if cuts]
+        return names if self.split_by is None else [*names, self.split_by]
 
 
-def split_words(text):
-    """What is asked for, in its parts: age:20,40,gender -> [("age", (20.0, 40.0)), ("gender", ())]"""
-    found = []
-    for word in text.split(","):
-        name, colon, cut = word.rpartition(":")
-        if found and found[-1][1] and number(word) is not None:
-            found[-1] = (found[-1][0], (*found[-1][1], number(word)))
-        elif colon and number(cut) is not None:
-            found.append((name.strip(), (number(cut),)))
+def choose_columns(table: ImageTable, request) -> ChosenColumns:
+    """Return the columns that --target_attr and --protected_attr name, by default class and group, and --split_by."""
+    given = {"--target_attr": request.target_attr, "--protected_attr": request.protected_attr}
+    target, protected = (
+        [ColumnChoice(match_column(table.title, table.data, name, flag), cuts)
+         for name, cuts in parse_columns(default if text is None else str(text))]
+        for (flag, text), default in zip(given.items(), ("class", "group"), strict=True))
+    check_distinct(table.title, *([choice.name for choice in choices] for choices in (target, protected)))
+    if request.split_by is None:
+        return ChosenColumns(target, protected)
+    return ChosenColumns(target, protected, match_column(table.title, table.data, request.split_by, "--split_by"))
+
+
+def parse_columns(text: str) -> list[ColumnChoice]:
+    """Parse "age:20,40,gender" into [("age", (20.0, 40.0)), ("gender", ())]."""
+    choices = []
+    for item in text.split(","):
+        name, colon, cut = item.rpartition(":")
+        if choices and choices[-1].cuts and parse_number(item) is not None:
+            choices[-1] = ColumnChoice(choices[-1].name, (*choices[-1].cuts, parse_number(item)))
+        elif colon and parse_number(cut) is not None:
+            choices.append(ColumnChoice(name.strip(), (parse_number(cut),)))
         else:
-            found.append((word.strip(), ()))
-    return found
+            choices.append(ColumnChoice(item.strip()))
+    return choices
 
 
-def number(text):
-    """A number in plain decimal spelling, or None."""
-    value = float(text) if NUMBER.fullmatch(text.strip()) else math.inf
-    return value if math.isfinite(value) else None
+def make_attributes(table: ImageTable, columns: ChosenColumns) -> tuple[Attribute, Attribute]:
+    """Return the target and the protected attribute of the table's images."""
+    return cross_columns(table, columns.target, "classes"), cross_columns(table, columns.protected, "groups")
 
 
-def find_columns(table, asked):
-    """The same (name, cuts), each name spelled as in the table; its case does not matter where one column is meant."""
-    lower = {}
-    for name in table.columns:
-        lower.setdefault(name.lower(), []).append(name)
-    found = []
-    for word, cuts in asked:
-        names = [word] if word in table.columns else lower.get(word.lower(), [])
-        if len(names) != 1:
-            raise UserError(f"{table.title} has no column {word!r} to take as class or group; its columns: "
-                            f"{', '.join(table.columns) or 'none'} (--target_attr, --protected_attr choose among them)")
-        found.append((names[0], cuts))
-    return found
+def cross_columns(table: ImageTable, choices: list[ColumnChoice], kind: str) -> Attribute:
+    """Return the attribute whose values are those of a column, or all combinations of several columns.
 
-
-def combine(table, chosen, what):
-    """One column, or all combinations of several, as classes or groups. chosen: list of (name, cuts) -> Attribute"""
-    attributes = {name: cut(table, name, cuts) if cuts else words(table, name) for name, cuts in chosen}
+    kind: "classes" or "groups", for messages. Raises UserError if there are fewer than two images per value.
+    """
+    attributes = {name: range_attribute(table, name, cuts) if cuts else value_attribute(table, name)
+                  for name, cuts in choices}
     count = math.prod(len(attribute.names) for attribute in attributes.values())
-    if 2 * count > len(table.rows):
-        raise UserError(f"{','.join(attributes)} makes {count} {what} of {len(table.rows)} images, fewer than two for "
+    if 2 * count > len(table):
+        raise UserError(f"{','.join(attributes)} gives {count} {kind} for {len(table)} images, fewer than two images "
                         "each; cut numbers into ranges (age:20,40) or choose other columns")
     return cross(attributes)
 
 
-def words(table, name):
-    """A column whose every different value is a class or group, numbers in their order. -> Attribute"""
-    values = filled(table, name)
-    names = sorted(set(values), key=lambda word: (number(word) is None, number(word) or 0, word))
+def value_attribute(table: ImageTable, name: str) -> Attribute:
+    """Return a column as attribute, one value per distinct string: numbers in numeric order, then other strings."""
+    column = table.data[name]
+    names = sorted(column.unique(), key=lambda text: (parse_number(text) is None, parse_number(text) or 0, text))
     if len(names) == 1:
-        raise UserError(f"{table.title}: {name} is {names[0]!r} for every image, so it tells nothing apart")
-    place = {word: k for k, word in enumerate(names)}
-    return Attribute(np.array([place[word] for word in values], np.int64), tuple(names))
+        raise UserError(f"{table.title}: {name} is {names[0]!r} for every image; choose a column with several values")
+    return Attribute(pd.Categorical(column, names).codes.astype(np.int64), tuple(names))
 
 
-def cut(table, name, cuts):
-    """A column of numbers in ranges: a cut belongs to the range above it. cuts: numbers -> Attribute"""
+def range_attribute(table: ImageTable, name: str, cuts: tuple[float, ...]) -> Attribute:
+    """Return a column of numbers as attribute, one value per range; a cut belongs to the range above it."""
     if any(low >= high for low, high in pairwise(cuts)):
-        raise UserError(f"the cuts of {name} must rise: {', '.join(map(spell, cuts))}")
-    values = [number(word) for word in filled(table, name)]
-    if None in values:
-        place = values.index(None)
-        raise table.error(place, f"{name} is {table.columns[name][place]!r}, not a number, so it cannot be cut")
-    names = range_names(cuts, whole=all(value.is_integer() for value in (*values, *cuts)))
-    ranges = np.digitize(values, cuts)
-    empty = [names[k] for k in np.flatnonzero(np.bincount(ranges, minlength=len(names)) == 0)]
+        raise UserError(f"the cuts of {name} must increase: {', '.join(map(format_number, cuts))}")
+    column = table.data[name]
+    numbers = column.map(parse_number).to_numpy(float)      # None becomes NaN
+    if np.isnan(numbers).any():
+        row = np.isnan(numbers).argmax()
+        raise table.row_error(row, f"{name} is {column.iloc[row]!r}, not a number, so it cannot be cut")
+    names = range_names(cuts, integers=all(value.is_integer() for value in (*numbers, *cuts)))
+    codes = np.digitize(numbers, cuts).astype(np.int64)
+    empty = [names[code] for code in np.flatnonzero(np.bincount(codes, minlength=len(names)) == 0)]
     if empty:
-        raise UserError(f"{table.title}: no image has {name} {preview(empty)}; cut elsewhere")
-    return Attribute(ranges.astype(np.int64), names)
+        raise UserError(f"{table.title}: no image has {name} {preview(empty)}; choose other cuts")
+    return Attribute(codes, names)
 
 
-def range_names(cuts, whole):
-    """What the ranges are called; of whole numbers the last one inside is named. -> len(cuts) + 1 names"""
-    last = (lambda high: spell(high - 1)) if whole else (lambda high: f"under {spell(high)}")
-    between = (spell(low) if whole and high == low + 1 else f"{spell(low)} to {last(high)}"
-               for low, high in pairwise(cuts))
-    return (f"under {spell(cuts[0])}", *between, f"{spell(cuts[-1])} and over")
+def range_names(cuts: tuple[float, ...], integers: bool) -> tuple[str, ...]:
+    """Return the names of the len(cuts) + 1 ranges; ranges of integers are named by their first and last."""
+    inner = []
+    for low, high in pairwise(cuts):
+        end = format_number(high - 1) if integers else f"under {format_number(high)}"
+        inner.append(format_number(low) if integers and high == low + 1 else f"{format_number(low)} to {end}")
+    return (f"under {format_number(cuts[0])}", *inner, f"{format_number(cuts[-1])} and over")
 
 
-def spell(value):
-    """A number as a reader writes it: 20, not 20.0."""
+def format_number(value: float) -> str:
+    """Return 20 for 20.0, and 39.5 for 39.5."""
     return repr(value).removesuffix(".0")
-
-
-def filled(table, name):
-    """The values of a column. Refuses empty ones."""
-    values = table.columns[name]
-    empty = [table.rows[place] for place, value in enumerate(values) if not value]
-    if empty:
-        raise UserError(f"{table.title}: {len(empty)} images have no {name}: {preview(empty)}; fill it in or take them out")
-    return values

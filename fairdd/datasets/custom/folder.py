@@ -1,130 +1,138 @@
-"""Your own images: a folder, and a CSV that says what each image shows, or folders class/group/ that say it.
+"""Load a user's own images: a folder with a CSV that describes them, with folders class/group/, or of parquet files.
 
-Any columns may be class and group (columns.py). Where nothing tells training from test images a split is drawn, its
-test balanced over cells, and handed on to be written beside the results.
+Any columns may be class and group (columns.py). Without a given split one is drawn (split.py), and returned with the
+data set, so that a run can write it beside its results.
 """
 
 import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import Dataset
-from fairdd.datasets.custom.columns import read_attributes
-from fairdd.datasets.custom.table import read_csv, read_folders
+from fairdd.datasets.custom.class_folders import read_class_folders
+from fairdd.datasets.custom.columns import ChosenColumns, choose_columns, make_attributes
+from fairdd.datasets.custom.csv_files import read_csv_files
+from fairdd.datasets.custom.parquet import list_parquet, read_parquet_files
+from fairdd.datasets.custom.paths import ImageFinder, locate_images
+from fairdd.datasets.custom.split import check_cells, find_copies, make_split, settle_splits
+from fairdd.datasets.custom.table import ImageTable
+from fairdd.datasets.custom.values import clean_values
 from fairdd.datasets.files import preview
 from fairdd.datasets.image_cache import load_images
-from fairdd.datasets.splits import Split, cell_members, hold_out_test, select_images
+from fairdd.datasets.splits import Split, select_images
 
 LABELS = "labels.csv"
-MISSING_SHARE = 0.01    # of the images may be missing; more means that something else is wrong
 CHUNK = 1024            # images whose pixels are counted at a time
 
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]     # mean and std of each channel
 
-def load_folder(request):
-    """Own images at 64 pixels, normalized with the mean and std of those that train."""
+
+def load_folder(request) -> Dataset:
+    """Return the images that a DatasetRequest asks for, at 64 pixels by default, normalized by the training images."""
+    table, columns = prepare_table(request)
+    files = [request.data_path / path for path in table.paths]
+    loaded = load_images(files, request.im_size or 64, request)
+    table, files = table.keep(loaded.kept), [files[row] for row in loaded.kept]
+    target, protected = make_attributes(table, columns)
+    split = make_split(table, target, protected, find_copies(loaded.images, files), columns.split_by,
+                       request.data_seed)
+    normalization = measure_normalization(loaded.images, split.train)
+    is_val = np.array([], bool) if table.splits is None else table.splits == "val"
+    train, test, val = (select_images(loaded.images, rows, target, protected, normalization)
+                        for rows in (split.train, split.test, np.flatnonzero(is_val)))
+    mean, std = (", ".join(f"{value:.4f}" for value in values) for values in normalization)
+    notes = ("; ".join(table.notes), *loaded.notes, *split.notes,
+             f"normalized with the training images' own mean ({mean}) and std ({std})")
+    return Dataset(request.name, train, test, notes, written_split(table, split) if table.splits is None else (),
+                   val=val if len(val) else None)
+
+
+def prepare_table(request) -> tuple[ImageTable, ChosenColumns]:
+    """Return the table of the images to load, clean and checked, and its columns that are classes and groups."""
+    finder = ImageFinder(request.data_path)
+    table = read_table(request, finder)
+    columns = choose_columns(table, request)
+    table = clean_values(table, columns.categories, columns.others, request.unknown)
+    table = locate_images(table, finder, request.skip_bad_images, request.follow_links)
+    table = drop_repeated_rows(table, columns.categories + columns.others)
+    table = settle_splits(table, columns.categories)
+    check_cells(table, *make_attributes(table, columns), columns.split_by)
+    return table, columns
+
+
+def read_table(request, finder: ImageFinder) -> ImageTable:
+    """Read the tables that --labels names, or labels.csv, or the folders class/group/, or parquet files."""
     root = request.data_path
-    table = without_missing(read_table(request), root)
-    check_split(table, *read_attributes(table, request))
-    decoded = load_images([root / path for path in table.paths], request.im_size or 64, request)
-    table = table.keep(decoded.kept)
-    target, protected = read_attributes(table, request)
-    split = make_split(table, target, protected, request.data_seed)
-    scale = scale_of(decoded.images, split.train)
-    parts = (select_images(decoded.images, part, target, protected, scale) for part in (split.train, split.test))
-    notes = table.notes + decoded.notes + split.notes + (scale_note(scale),)
-    return Dataset(request.name, *parts, notes, written_split(table, split) if table.parts is None else ())
+    files = find_labels(root, request.labels)
+    if not files:
+        table = read_class_folders(root)
+        if len(table) and request.path_column:
+            raise UserError(f"{root}: images in folders class/group/ have no --path_column; --labels names a table")
+        if len(table):
+            return table
+        files = list_parquet(root)
+    if not files:
+        tables = sorted(path.name for path in root.glob("*.[ct]sv"))
+        hint = f"; {preview(tables)} there: --labels names the one to read" if tables else ""
+        raise UserError(f"no images found in {root}: expected {LABELS} there, images in folders class/group/, or "
+                        f"parquet files (--data_path names the folder, --labels another CSV){hint}")
+    kinds = {file.suffix == ".parquet" for file in files}
+    if len(kinds) > 1:
+        raise UserError(f"--labels {request.labels} mixes CSV and parquet files")
+    read = read_parquet_files if kinds == {True} else read_csv_files
+    return read(files, finder, request)
 
 
-def read_table(request):
-    """The table of the CSV asked for, of labels.csv, or else of the folders class/group/."""
-    root = request.data_path
-    tried = [root / (request.labels or LABELS), *([Path(request.labels)] if request.labels else [])]
-    file = next(filter(os.path.isfile, tried), None)
-    if file is not None:
-        return read_csv(file, root)
-    if request.labels:
-        raise UserError(f"--labels {request.labels} not found; looked for {', '.join(map(str, tried))}")
-    table = read_folders(root)
-    if not table.rows:
-        raise UserError(f"no images of your own in {root}: expected {LABELS} there, or images in folders class/group/ "
-                        "(--data_path names the folder, --labels another CSV)")
-    return table
+def find_labels(root: Path, labels: str | None) -> list[Path]:
+    """Return the files that --labels names, each below the root or elsewhere; folders stand for their parquet files."""
+    if labels is None:
+        return [root / LABELS] if os.path.isfile(root / LABELS) else []
+    tried = []
+    for names in ([labels], [name.strip() for name in labels.split(",")]):      # a name may hold a comma
+        options = [[root / name, Path(name).expanduser()] for name in names]
+        files = [next(filter(os.path.exists, option), None) for option in options]
+        if None not in files:
+            files = [path for file in files for path in (list_parquet(file) if file.is_dir() else [file])]
+            if not files:
+                raise UserError(f"--labels {labels}: there is no parquet file in this folder")
+            return files
+        tried = [str(path) for option, file in zip(options, files, strict=True) if file is None for path in option]
+    raise UserError(f"--labels {labels} not found; looked for {', '.join(tried)}")
 
 
-def without_missing(table, root):
-    """The rows whose image is there. Refuses more than one missing in a hundred, and links that leave the folder."""
-    missing = [place for place, path in enumerate(table.paths) if not os.path.isfile(root / path)]
-    gone = preview(f"{table.rows[place]} ({table.paths[place]})" for place in missing)
-    if len(missing) > MISSING_SHARE * len(table.rows):
-        raise UserError(f"{table.title}: {len(missing)} of {len(table.rows)} images are not in {root}: {gone}")
-    there = np.setdiff1d(np.arange(len(table.rows)), missing)
-    table = table.keep(there, *([f"{len(missing)} images are missing and left out: {gone}"] if missing else []))
-    refuse_leaving(table, root)
-    return table
+def drop_repeated_rows(table: ImageTable, names: list[str]) -> ImageTable:
+    """Return the table with each image once. Raises UserError if its rows differ in the named columns or the split."""
+    repeated = pd.Series(table.paths).duplicated(keep=False).to_numpy()
+    if not repeated.any():
+        return table
+    facts = table.data[names].assign(**{} if table.splits is None else {"the split": table.splits})
+    differs = facts[repeated].groupby(table.paths[repeated]).nunique() > 1
+    if differs.any(axis=None):
+        path, name = differs.stack().idxmax()
+        (first, value), (second, other) = facts.loc[table.paths == path, name].drop_duplicates()[:2].items()
+        raise UserError(f"{table.title}, {first} and {second}: both name {path}, but {name} is {value!r} and {other!r}")
+    keep = ~pd.Series(table.paths).duplicated().to_numpy()
+    return table.keep(keep, f"{(~keep).sum()} rows that repeat an image are left out")
 
 
-def refuse_leaving(table, root):
-    """Stop at an image that lies outside the folder, reached through a link."""
-    home, inside = root.resolve(), {}
-    for place, path in enumerate(table.paths):
-        file = root / path
-        if file.parent not in inside:
-            inside[file.parent] = file.parent.resolve().is_relative_to(home)
-        if not inside[file.parent] or (file.is_symlink() and not file.resolve().is_relative_to(home)):
-            raise table.error(place, f"{path} is a link to a place outside the data folder {root}")
+def written_split(table: ImageTable, split: Split) -> tuple[tuple[str, str], ...]:
+    """Return (path, "train" or "test") of every image, in the table's order."""
+    names = np.full(len(table), "train")
+    names[split.test] = "test"
+    return tuple(zip(table.paths, names.tolist(), strict=True))
 
 
-def check_split(table, target, protected):
-    """Stop, before any image is decoded, where nothing is left to train or test on.
-
-    An image that is the only one of its class and group cannot do both.
-    """
-    if table.parts is not None:
-        for part in {"train", "test"} - set(table.parts):
-            raise UserError(f"{table.title}: by its split no image is {part}")
-        return
-    cell = target.values * len(protected.names) + protected.values
-    found, counts = np.unique(cell, return_counts=True)
-    alone = [divmod(number, len(protected.names)) for number in found[counts == 1]]
-    if alone:
-        names = [f"({target.names[c]}, {protected.names[g]})" for c, g in alone]
-        raise UserError(f"{table.title}: only one image is of (class, group) {preview(names)}, so it cannot both train and "
-                        "test; take such images out, choose columns or cuts otherwise, or add a column split")
-
-
-def make_split(table, target, protected, seed):
-    """Training and test images: as the table says, or drawn, the test with as many of every cell. -> Split"""
-    if table.parts is None:
-        drawn = hold_out_test(cell_members(target, protected, np.arange(len(table.rows))), seed)
-        note = f"no split is given: it is drawn with --data_seed {seed} and written to split.csv of the run"
-        return Split(drawn.train, drawn.test, (note, *drawn.notes))
-    is_test = np.array(table.parts) == "test"
-    return Split(np.flatnonzero(~is_test), np.flatnonzero(is_test))
-
-
-def written_split(table, split):
-    """(path, "train" or "test") of every image, in the table's order."""
-    part = np.full(len(table.rows), "train")
-    part[split.test] = "test"
-    return tuple(zip(table.paths, part.tolist(), strict=True))
-
-
-def scale_of(images, places):
-    """mean and std of each channel over the images at places, from how often each of the 256 levels occurs."""
+def measure_normalization(images: torch.Tensor, rows: np.ndarray) -> Normalization:
+    """Return mean and std of each channel over images[rows], (N, C, H, W) uint8, from the counts of the 256 levels."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
-    for chunk in torch.from_numpy(places).split(CHUNK):
+    for chunk in torch.from_numpy(rows).split(CHUNK):
         channels = images[chunk].transpose(0, 1).flatten(1)
         counts += torch.stack([torch.bincount(levels, minlength=256) for levels in channels])
-    share, level = counts / counts.sum(1, keepdim=True), torch.arange(256).double() / 255
-    mean = share @ level
-    std = (share * (level - mean[:, None]) ** 2).sum(1).sqrt().clamp(min=1 / 255)   # one color only: not 0
+    shares, levels = counts / counts.sum(1, keepdim=True), torch.arange(256).double() / 255
+    mean = shares @ levels
+    std = (shares * (levels - mean[:, None]) ** 2).sum(1).sqrt().clamp(min=1 / 255)     # a constant channel: not 0
     return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def scale_note(scale):
-    """What the images are normalized with, in a sentence."""
-    mean, std = (", ".join(f"{value:.4f}" for value in values) for values in scale)
-    return f"normalized with the training images' own mean ({mean}) and std ({std})"
