@@ -64,7 +64,7 @@ class Context:
         return RealBatch(self.real, self.sampler.rows(*key), draws)
 
     def representatives(self, *key, label: int, count: int, net: nn.Module | None = None) -> Tensor:
-        """Return count rows of a class that represent it, by k-means on a network's embeddings (default: a new network).
+        """Return count rows of a class that represent it, by k-means on embeddings of net (default: a new network).
 
         With --cluster cell every group has an equal share of the clusters.
         """
