@@ -150,6 +150,25 @@ def test_folders_of_splits_hold_folders_of_classes_and_groups(tmp_path, names):
     assert "1 images that are not in a folder class/group/ are left out" in data.notes[0] and data.split == ()
 
 
+def test_a_rare_cell_trains_and_does_not_shrink_the_test(tmp_path):
+    kinds = [("cat", "x"), ("cat", "y"), ("dog", "x"), ("dog", "y")]
+    rows = [[f"{k:03}.png", *(kinds[k % 4] if k < 96 else ("cat", "unknown"))] for k in range(97)]
+    for k, row in enumerate(rows):
+        write_image(tmp_path / row[0], (2 * k, 0, 0))
+    write_csv(tmp_path, [["path", "class", "group"], *rows])
+    data = load(tmp_path)
+    split = dict(data.split)
+    assert split["096.png"] == "train" and len(data.test) == 48
+    for images, name in ((data.train, "train"), (data.test, "test")):
+        for level, label, group in zip(images.images[:, 0, 0, 0].tolist(), images.labels, images.groups, strict=True):
+            row = rows[level // 2]
+            assert row[1:] == [images.class_names[label], images.group_names[group]] and split[row[0]] == name
+    assert any("(cat, unknown) has 1; such cells are not tested" in note for note in data.notes)
+    for rare in ("refuse", "shrink"):
+        with pytest.raises(UserError, match=r"\(cat, unknown\)"):
+            load(tmp_path, rare_cells=rare)
+
+
 # Leaks
 
 def make_ids(size=5):

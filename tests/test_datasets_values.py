@@ -41,8 +41,8 @@ def test_equal_numbers_and_booleans_are_one_value_and_words_are_as_they_are(save
 def test_rows_with_an_unknown_class_or_group_are_left_out_and_counted_by_value(save):
     root = save(["1", "2", "-1", "Unknown", "", "nan"] * 4)
     known = {index: "12"[index % 6] for index in range(24) if index % 6 < 2}
-    result, note = groups(root, unknown=("-1.0", "unknown", ""))
-    assert result == known
+    labels, note = groups(root, unknown=("-1.0", "unknown", ""))
+    assert labels == known
     assert "16 rows left out as unknown (value blank 8, value -1 4, value Unknown 4)" in note
 
 
@@ -50,8 +50,8 @@ def test_missing_values_are_refused_and_a_blank_is_a_value_only_if_the_unknown_o
     root = save(["1.0", "0.0", "-1.0", ""] * 6)     # a finding of CheXpert: blank is "not mentioned"
     with pytest.raises(UserError, match=r"6 images have no value \(empty or nan\): row 5, row 9, row 13"):
         groups(root)
-    result, note = groups(root, unknown=("-1.0",))
-    assert result == {k: ("1.0", "0.0", "", "(blank)")[k % 4] for k in range(24) if k % 4 != 2}
+    labels, note = groups(root, unknown=("-1.0",))
+    assert labels == {k: ("1.0", "0.0", "", "(blank)")[k % 4] for k in range(24) if k % 4 != 2}
     assert "value is blank in 6 images: the value (blank)" in note
     with pytest.raises(UserError, match="6 images have no value"):      # a column to cut has no such value
         groups(root, protected_attr="value:0.5", unknown=("-1",))
@@ -67,8 +67,8 @@ def test_all_spellings_of_a_missing_value_are_missing(save, spelling):
 
 @pytest.mark.parametrize("suspect, named", [("unknown", True), ("N/A", True), ("?", True), ("-1", True), ("4", False)])
 def test_values_that_may_mean_unknown_are_named(save, suspect, named):
-    result, note = groups(save(["1", "2", "3", suspect] * 6))
-    assert result == dict(enumerate(["1", "2", "3", suspect] * 6))
+    labels, note = groups(save(["1", "2", "3", suspect] * 6))
+    assert labels == dict(enumerate(["1", "2", "3", suspect] * 6))
     assert (f"value is {suspect!r} in 6 images (--unknown={suspect} leaves them out)" in note) == named
     assert "leaves them out" not in groups(save(["-1", "1"] * 12))[1]
 

@@ -30,9 +30,10 @@ from fairdd.flags import RUNTIME_FLAGS
 from fairdd.matching.augment import OPERATIONS
 from fairdd.run import checkpoint
 
-settings.register_profile("fairdd", max_examples=int(os.environ.get("FUZZ_EXAMPLES", 20)), deadline=None,
-                          suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 20))
+settings.register_profile("fairdd", max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("fairdd")
+pytestmark = pytest.mark.timeout(15 * EXAMPLES)
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 ODD_NUMBERS = st.sampled_from(["", "1e400", "0x10", "½", "1_0"])

@@ -199,10 +199,10 @@ def test_any_folders_give_their_pixels_labels_and_splits(data):
     with tempfile.TemporaryDirectory() as folder:
         root, others = Path(folder), 0
         for index in range(COUNT):
-            prefix = f"{splits[index % 3]}/" if splits else ""
+            split = f"{splits[index % 3]}/" if splits else ""
             deeper = data.draw(st.sampled_from(["", "", "ann/", "train/2020/"]))
             suffix = data.draw(st.sampled_from(suffixes))
-            path = root / f"{prefix}{'ab'[index % 2]}/{'gh'[index // 2 % 2]}/{deeper}{index}{suffix}"
+            path = root / f"{split}{'ab'[index % 2]}/{'gh'[index // 2 % 2]}/{deeper}{index}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(PIXELS[index]).save(path, **({"lossless": True} if suffix == ".webp" else {}))
             if data.draw(st.booleans()):

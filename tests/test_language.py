@@ -26,12 +26,12 @@ NONSTANDARD_PHRASES = re.compile(
     r"the published way|what it comes to|the field's (format|names|code)|comes to what|\bin words\b|\bmend(s|ed)?\b",
     re.IGNORECASE)
 NO_IDENTIFIER = re.compile(
-    "ones?|mine|ours|theirs|yours|found|said|says?|words?|here|there|few|places?|parts?|whole|mend|dealt|cards|figures?|"
+    "ones?|mine|ours|theirs|yours|found|said|says?|words|here|there|few|places?|parts?|whole|mend|dealt|cards|figures?|"
     "decoded?|course|outcome|engine|rarest|tick|pull|fresh|recipe|real_")
 NO_DEFINITION = re.compile(         # of functions, classes and variables of a module
     "Abandoned|COMPARED|Entry|Grey|Known|Listing|POOLED|Recipe|Request|SAME_RUN|Stopped|Stored|chance_of_none|"
-    "class_gaps|class_shares|detached|embedding|events|exit_in_words|fair_shares|frame|frozen_statistics|"
-    "in_order|in_words|least_memory|network_for|only_writer|part_size|saved|stoppable|train_plainly|"
+    "class_gaps|class_shares|detached|exit_in_words|fair_shares|frame|frozen_statistics|"
+    "in_order|in_words|least_memory|network_for|only_writer|part_size|stoppable|train_plainly|"
     "unless_stopped|weighted_sums|whole_cosine")
 
 

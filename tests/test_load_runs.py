@@ -47,6 +47,19 @@ def test_a_folder_of_version_0_1_is_read_with_todays_names(tmp_path):
     assert "epoch_eval_augmented" not in run.command() and "FairDD" not in run.command()
 
 
+@pytest.mark.parametrize(("augmented", "overrides"), [
+    (1000, {"strategy": "crop_noise", "epochs": 1000}), (300, {"strategy": "crop_noise"})])
+def test_the_command_of_a_dc_run_of_version_0_1_has_flags_that_its_entry_knows(tmp_path, augmented, overrides):
+    folder = write_run(tmp_path / "run", [1], method="DC", dsa_strategy="none", epoch_eval_augmented=augmented,
+                       epoch_eval_train=300, outer_loop=10, inner_loop=50, warmup_epochs=0)
+    content = json.loads((folder / "flags.json").read_text())
+    (folder / "flags.json").write_text(json.dumps({"flags": content["flags"], "versions": {}}))
+    run = read_run(folder)
+    assert run.command().startswith("python main_DC.py --method DC ") and "warmup_epochs" not in run.command()
+    assert ("--epoch_eval_train 300" in run.command()) == (augmented == 300)    # given, it holds for every network
+    assert run.flags["eval_overrides"] == {"ConvNetBN": overrides}
+
+
 def test_an_unfinished_run_is_named(tmp_path, capsys):
     folders = [write_run(tmp_path / name, [1]) for name in "ab"]
     (folders[1] / "results.json").unlink()

@@ -217,23 +217,3 @@ def test_frozen_batchnorm_is_restored_after_an_exception(is_first_pass):
     with pytest.raises((RuntimeError, ZeroDivisionError)), frozen_batchnorm(net, images):
         raise ZeroDivisionError
     assert net[0].training and net[0].momentum == 0.1
-
-
-class Flat(nn.Module):
-    """Embeds an image as its pixels."""
-
-    def embed(self, images):
-        return images.flatten(1)
-
-
-def test_the_pixel_gradient_has_the_same_bytes_with_two_threads_every_time():
-    net, images, syn = Flat(), torch.randn(400, 3, 32, 32), torch.randn(20, 3, 32, 32)
-    labels, syn_labels = torch.arange(10).repeat_interleave(40), torch.arange(10).repeat_interleave(2)
-    targets = ALIGNMENTS["fairdd"](labels, torch.arange(400) % 10)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        gradients = [embedding_loss(net, images, syn, syn_labels, targets)[1] for _ in range(100)]
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(gradients[0], gradient) for gradient in gradients)

@@ -94,6 +94,22 @@ def test_the_same_number_of_threads_gives_the_same_bytes(problem, set_threads, s
     assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
 
 
+class FlatNet(nn.Module):
+    """Embeds an image as its pixels."""
+
+    def embed(self, images):
+        return images.flatten(1)
+
+
+def test_two_threads_inside_an_operation_give_the_same_pixel_gradient_every_time(set_threads):
+    set_threads(2)
+    labels, groups, syn_labels = torch.zeros(200).long(), torch.arange(200) % 100, torch.zeros(2).long()
+    real, syn = torch.randn(200, 3, 32, 32), torch.randn(2, 3, 32, 32)
+    targets = ALIGNMENTS["fairdd"](labels, groups)      # a hundred targets of one class: their gradients are summed
+    first, *others = (embedding_loss(FlatNet(), real, syn, syn_labels, targets)[1] for _ in range(20))
+    assert all(torch.equal(first, other) for other in others)
+
+
 def test_the_gradient_of_a_target_is_that_of_all_its_images_at_once(problem, set_threads, set_chunk_size):
     net, real, _ = problem
     expected = [class_gradient(net, real[label == LABELS], label) for label in range(3)]
@@ -180,6 +196,19 @@ def test_items_are_taken_at_most_one_more_than_workers_ahead(set_threads, thread
     items = (taken.append(item) or item for item in range(30))
     for number, item in enumerate(parallel.ordered_map(lambda x: x, items, CPU)):
         assert item == number and len(taken) <= number + threads + 1
+
+
+def test_nested_work_stays_in_its_worker_even_if_torch_would_use_more_threads_there(set_threads):
+    set_threads(2)
+
+    def nested(item):
+        torch.set_num_threads(2)
+        names = {threading.current_thread().name}
+        names.update(parallel.ordered_map(lambda _: threading.current_thread().name, range(5), CPU))
+        torch.set_num_threads(1)
+        return item, len(names)
+
+    assert list(parallel.ordered_map(nested, range(4), CPU)) == [(item, 1) for item in range(4)]
 
 
 def test_workers_end_when_their_results_are_no_longer_wanted(set_threads):

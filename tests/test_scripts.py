@@ -23,7 +23,7 @@ QUICK = ["--Iteration", "1", "--num_eval", "1", "--epoch_eval_train", "1", "--ip
 CONTROLS = [["--init", "real", "--Iteration", "0"], ["--init", "balanced", "--Iteration", "0", "--quiet"],
             ["--align", "vanilla", "--quiet"], ["--FairDD", "--quiet"]]
 RUNS = ["random", "balanced", "vanilla", "fairdd"]
-TIME_LIMIT = 300        # seconds of a script
+TIME_LIMIT = 240        # seconds of a script
 RECORDER = """#!/usr/bin/env bash
 # a Python that records what it was asked to run; this test process answers -c, the question for a folder
 case $1 in

@@ -101,8 +101,8 @@ def sum_gradients(gradients: Iterable[Sequence[Tensor]]) -> list[Tensor]:
 
 
 def worker_count(device: torch.device) -> int:
-    """Return the number of threads that share the work: torch's number of threads on a CPU; one for a GPU."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
+    """Return the number of threads that share the work: torch's number on a CPU; one inside a worker and for a GPU."""
+    return torch.get_num_threads() if device.type == "cpu" and not hasattr(worker_state, "stop") else 1
 
 
 def max_chunk_size(net: nn.Module, image: Tensor) -> int:

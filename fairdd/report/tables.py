@@ -58,14 +58,14 @@ def text_tables(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame, pd.
     records = metrics_table([comparison]).rename(columns={"tested_with": "tested with"})
     records["text"] = [format_cell(record) for record in records.to_dict("records")]
     records["difference text"] = [format_difference(record) for record in records.to_dict("records")]
-    rows = records.groupby(NAME_COLUMNS, sort=False)
-    by_metric = records.set_index([*NAME_COLUMNS, "metric"])
-    texts = by_metric["text"].unstack(sort=False).fillna(NOT_AVAILABLE)
-    differences = by_metric["difference text"].unstack(sort=False)[list(MAIN_METRICS)].add_prefix(DIFFERENCE_PREFIX)
-    differences.insert(0, "pairs", rows["pairs"].first())
-    main = rows[["sets", "networks"]].first().join(texts[list(MAIN_METRICS)])
-    other = [name for name in texts if name not in MAIN_METRICS and set(texts[name]) - {"undefined", NOT_AVAILABLE}]
-    tables = main, differences[differences["pairs"].notna()], texts[other]
+    rows = records.groupby(NAME_COLUMNS, sort=False)[["sets", "networks", "pairs"]].first()
+    wide = records.pivot(index=NAME_COLUMNS, columns="metric", values=["text", "difference text"]).reindex(rows.index)
+    texts, differences = wide["text"].fillna(NOT_AVAILABLE), wide["difference text"][list(MAIN_METRICS)]
+    other = [name for name in records["metric"].unique() if name not in MAIN_METRICS
+             and set(texts[name]) - {"undefined", NOT_AVAILABLE}]
+    main = rows[["sets", "networks"]].join(texts[list(MAIN_METRICS)])
+    differences = rows[["pairs"]].join(differences.add_prefix(DIFFERENCE_PREFIX)).dropna(subset="pairs")
+    tables = main, differences, texts[other]
     return tuple(table.astype(str).reset_index() for table in tables)
 
 

@@ -21,13 +21,16 @@ def upgrade_flags(content: dict) -> dict:
     if flags.get("align") == "barycentre":
         flags["align"] = "barycenter"
     augmented = flags.pop("epoch_eval_augmented", None)
+    has_own_epochs = augmented not in (None, flags.get("epoch_eval_train"))     # then --epoch_eval_train was not given
     matches_gradients = flags.get("outer_loop") is not None
     if "eval_overrides" not in flags and "entry" not in content:
         plain = matches_gradients and flags.get("dsa_strategy") == "none"
-        override = {"strategy": "crop_noise"} | ({"epochs": augmented} if augmented else {})
+        override = {"strategy": "crop_noise"} | ({"epochs": augmented} if has_own_epochs else {})
         flags["eval_overrides"] = {"ConvNetBN": override} if plain else {}
     entry = content.get("entry", "main_DC.py" if matches_gradients else "main_DM.py")
     derived = {"FairDD", "outer_loop", "inner_loop", "eval_overrides"}
+    derived |= {"warmup_epochs"} if matches_gradients else set()                # a flag of DM
+    derived |= {"epoch_eval_train"} if has_own_epochs else set()
     non_default = content.get("non_default", [name for name in flags if name not in derived])
     return content | {"flags": flags, "entry": entry, "non_default": non_default}
 

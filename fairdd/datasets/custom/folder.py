@@ -38,8 +38,7 @@ def load_folder(request) -> Dataset:
     loaded = load_images(files, request.im_size or 64, request)
     table, files = table.keep(loaded.kept), [files[row] for row in loaded.kept]
     target, protected = make_attributes(table, columns)
-    split = make_split(table, target, protected, find_copies(loaded.images, files), columns.split_by,
-                       request.data_seed)
+    split = make_split(table, target, protected, find_copies(loaded.images, files), columns.split_by, request)
     normalization = measure_normalization(loaded.images, split.train)
     is_val = np.array([], bool) if table.splits is None else table.splits == "val"
     train, test, val = (select_images(loaded.images, rows, target, protected, normalization)
@@ -60,7 +59,7 @@ def prepare_table(request) -> tuple[ImageTable, ChosenColumns]:
     table = locate_images(table, finder, request.skip_bad_images, request.follow_links)
     table = drop_repeated_rows(table, columns.categories + columns.others)
     table = settle_splits(table, columns.categories)
-    check_cells(table, *make_attributes(table, columns), columns.split_by)
+    check_cells(table, *make_attributes(table, columns), columns.split_by, request.rare_cells)
     return table, columns
 
 

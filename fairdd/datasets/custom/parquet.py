@@ -45,7 +45,7 @@ def read_parquet_files(files: list[Path], finder: ImageFinder, request) -> Image
     data = pd.concat(frames, join="inner")
     title = os.path.commonpath(files)
     notes = [f"{title}: {len(data)} images in {len(files)} parquet files"]
-    if paths[0] is None:
+    if any(chunk is None for chunk in paths):
         path_name = find_path_column(title, data, finder, request.path_column)
         images = data.pop(path_name).to_numpy(object)
         notes.append(f"paths in column {path_name!r}")
@@ -79,6 +79,8 @@ def read_parquet(file: Path, root: Path, request) -> tuple[pd.DataFrame, np.ndar
     columns = parquet.read_table(file, columns=labels)
     values = {name: column_text(file, columns[name], features.get(name)) for name in labels}
     data = pd.DataFrame(values, [f"{file.name} row {row}" for row in range(columns.num_rows)], dtype=object)
+    if data.empty:
+        return data, np.array([], object)
     image = find_image_column(file, schema, request.path_column)
     return data, None if image is None else extract_images(file, image, root, request)
 
@@ -115,7 +117,7 @@ def extract_images(file: Path, column: str, root: Path, request) -> np.ndarray:
     An image that the file does not hold but names keeps that path. (N,) str
     """
     stat = file.stat()
-    key = repr((os.path.relpath(file, root), stat.st_size, stat.st_mtime_ns, column))
+    key = repr((os.path.relpath(file, root), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, column))
     folder = root / CACHE / f"{file.stem}.{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not folder.is_dir():
         aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")

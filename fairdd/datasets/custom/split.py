@@ -18,7 +18,14 @@ from fairdd.core.errors import UserError
 from fairdd.datasets.custom.table import ImageTable, simplify
 from fairdd.datasets.custom.values import equality_key
 from fairdd.datasets.files import preview
-from fairdd.datasets.splits import Attribute, Split, cell_members, hold_out_test
+from fairdd.datasets.splits import (
+    Attribute,
+    Split,
+    cell_members,
+    cell_names,
+    choose_tested_cells,
+    hold_out_test,
+)
 
 SPLIT_COLUMNS = ("split", "part", "partition")
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test",
@@ -32,7 +39,7 @@ SAMPLED_BYTES = 64          # of each image, to find files that may be copies
 
 def split_in_name(name: str) -> str | None:
     """Return the split that a file or folder name contains as a word, if it is a single one."""
-    splits = {SPLITS[code] for code in re.findall("[a-z]+", name.lower()) if code in SPLITS}
+    splits = {SPLITS[token] for token in re.findall("[a-z]+", name.lower()) if token in SPLITS}
     return splits.pop() if len(splits) == 1 else None
 
 
@@ -104,16 +111,15 @@ def settle_splits(table: ImageTable, names: list[str]) -> ImageTable:
     return table.keep(~is_new, note) if is_new.any() else table
 
 
-def check_cells(table: ImageTable, target: Attribute, protected: Attribute, split_by: str | None) -> None:
+def check_cells(table: ImageTable, target: Attribute, protected: Attribute, split_by: str | None, rare: str) -> None:
     """Raise UserError, before any image is decoded, if the only image of a cell would have to train and test."""
     if table.splits is not None:
         return
-    rows = choose_representatives(target, protected, unit_numbers(table, split_by))
-    cells, counts = np.unique(cell_numbers(target, protected)[rows], return_counts=True)
-    single = [divmod(cell, len(protected.names)) for cell in cells[counts == 1]]
+    members, names = cells_of_units(target, protected, unit_numbers(table, split_by))
+    tested, _ = choose_tested_cells(members, [len(cell) // 2 for cell in members], rare, names)
+    single = preview(f"({', '.join(names[k])})" for k in tested if len(members[k]) == 1)
     if single:
-        names = preview(f"({target.names[label]}, {protected.names[group]})" for label, group in single)
-        raise UserError(f"{table.title}: only one {split_by or 'image'} has (class, group) {names}, so it cannot both "
+        raise UserError(f"{table.title}: only one {split_by or 'image'} has (class, group) {single}, so it cannot both "
                         "train and test; remove such images, choose other columns or cuts, or add a column split")
 
 
@@ -135,18 +141,25 @@ def choose_representatives(target: Attribute, protected: Attribute, units: np.nd
     return np.sort(by_rarity[first])
 
 
+def cells_of_units(target: Attribute, protected: Attribute,
+                   units: np.ndarray) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
+    """Return one image of every unit, by cell, and the (class, group) of each cell."""
+    members = cell_members(target, protected, choose_representatives(target, protected, units))
+    return members, cell_names(target, protected, members)
+
+
 def make_split(table: ImageTable, target: Attribute, protected: Attribute, copies: np.ndarray, split_by: str | None,
-               seed: int) -> Split:
+               request) -> Split:
     """Return the given split, or one drawn from units: copies stay together, and the images of one split_by value."""
     units = unit_numbers(table, split_by)
     if table.splits is not None:
         split = Split(np.flatnonzero(table.splits == "train"), np.flatnonzero(table.splits == "test"))
         return replace(split, notes=check_given_split(table, split, copies, units, split_by))
     units = join_units(units, copies)
-    representatives = choose_representatives(target, protected, units)
-    drawn = hold_out_test(cell_members(target, protected, representatives), seed)
+    members, names = cells_of_units(target, protected, units)
+    drawn = hold_out_test(members, request.data_seed, request.rare_cells, names)
     train, test = (expand_units(units, rows) for rows in (drawn.train, drawn.test))
-    notes = [f"no split is given: it is drawn with --data_seed {seed} and written to split.csv of the run"]
+    notes = [f"no split is given: it is drawn with --data_seed {request.data_seed} and written to split.csv of the run"]
     if split_by:
         counts = np.unique(cell_numbers(target, protected)[test], return_counts=True)[1]
         notes.append(f"all images of a {split_by} are on one side of the split; the test has {counts.min()} to "
