@@ -175,6 +175,9 @@ def add_network_flags(add: Callable) -> None:
     add("--num_eval", type=int_at_least(1), help="fresh networks per evaluation and model; paper: 10")
     add("--epoch_eval_train", type=int_at_least(1),
         help="epochs each is trained; paper: 1000, or 300 without augmentation")
+    add("--eval_recipe", choices=["dc", "idc"], default="dc",
+        help="how networks are trained: as in DC and DM, or as in IDC (batches of 64, CutMix, learning rate / 5 at 2/3 "
+             "and 5/6 of the epochs); default: %(default)s, the same for every method")
     add("--lr_net", type=positive_float, default=0.01, help="learning rate of networks; default: %(default)s")
     add("--batch_train", type=int_at_least(1), default=256, help="images per batch of a network; default: %(default)s")
 

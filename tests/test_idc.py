@@ -1,18 +1,23 @@
 """IDC, DREAM and CAFE: losses and pixel gradients against plain transcriptions in float64, and their parts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from refusal import refusal
 from torch import nn
 
 import main_DC
 import main_DM
+from fairdd.evaluation.training import train_with_schedule
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.augment import augment, cutmix, draw_composed
 from fairdd.matching.clustering import representatives
 from fairdd.matching.features import feature_loss, layer_features, level_weights
 from fairdd.matching.gradient import CONVOLUTION_DISTANCES, gradient_loss
-from fairdd.matching.synset import SynSet
+from fairdd.matching.synset import LabeledImages, SynSet
+from fairdd.run.context import evaluation_config
 
 LABELS = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2])
 GROUPS = torch.tensor([0, 0, 0, 1, 2, 1, 1, 1, 0, 2, 2, 2])
@@ -195,3 +200,54 @@ def test_the_same_command_gives_the_same_bytes(tmp_path, name, align):
     first, second = ((tmp_path / folder / "synthetic.pt").read_bytes() for folder in ("a", "b"))
     images = torch.load(tmp_path / "a" / "synthetic.pt", weights_only=True)["data"][0][0]
     assert first == second and images.isfinite().all()
+
+
+def test_the_recipe_of_idc_trains_in_small_mixed_batches_and_drops_the_rate_late():
+    args = main_DC.parse(["--method", "IDC", "--eval_recipe", "idc", "--epoch_eval_train", "30"])[1]
+    config = evaluation_config(args, "ConvNet")
+    assert (config.batch_size, config.cutmix, config.schedule, config.epochs) == (64, 0.5, "idc", 30)
+    assert config.strategy == "color_crop_scale_rotate"         # digits are not flipped, and CutMix replaces cutout
+    net, rates = nn.Linear(2, 2), []
+    data = LabeledImages(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
+    config = replace(config, strategy="none", cutmix=0.0)
+    step = torch.optim.SGD.step
+
+    def recorded_step(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", recorded_step)
+        train_with_schedule(net, data, config, torch.Generator())
+    assert rates == pytest.approx([0.01] * 20 + [0.002] * 5 + [0.0004] * 5)
+
+
+def test_every_method_is_evaluated_alike_unless_told_otherwise():
+    dm = evaluation_config(main_DM.parse(["--dataset", "CelebA"])[1], "ConvNet")
+    for entry, name in ((main_DC, "IDC"), (main_DC, "DREAM"), (main_DM, "CAFE")):
+        assert evaluation_config(entry.parse(["--dataset", "CelebA", "--method", name])[1], "ConvNet") == dm
+
+
+@pytest.mark.parametrize(("entry", "flags", "message"), [
+    (main_DC, ["--method", "DREAM", "--FairDD", "--batch_real", "9"], "--batch_real must be at least 10"),
+    (main_DC, ["--method", "IDC", "--FairDD", "--batch_real", "9"], "--batch_real must be at least 10"),
+    (main_DC, ["--method", "IDC", "--factor", "3"], "--factor 3 does not divide"),
+    (main_DC, ["--method", "IDC", "--outer_loop", "3"], "--outer_loop is not a flag of --method IDC"),
+    (main_DC, ["--method", "IDC", "--cluster_every", "3"], "--cluster_every is not a flag of --method IDC"),
+    (main_DC, ["--n_data", "3"], "--n_data is not a flag of --method DC"),
+    (main_DC, ["--method", "DREAM", "--dis_metric", "cos"], "--dis_metric cos is not supported by DREAM"),
+    (main_DM, ["--method", "CAFE", "--warmup_epochs", "3"], "--warmup_epochs is not a flag of --method CAFE"),
+    (main_DM, ["--watch", "3"], "--watch is not a flag of --method DM"),
+    (main_DC, ["--method", "DREAM", "--ipc", "200"], "needs more images than class"),
+])
+def test_what_cannot_work_is_refused_before_the_first_iteration(capsys, tmp_path, entry, flags, message):
+    assert message in refusal(capsys, entry.main, [*flags, "--save_path", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize("align", ["vanilla", "fairdd"])
+def test_vanilla_is_as_published_and_fairdd_balances_batches_and_training(align):
+    args = main_DC.parse(["--method", "IDC", "--dataset", "CIFAR10_S", "--align", align])[1]
+    expected = (False, "real") if align == "vanilla" else (True, "balanced")
+    assert (args.group_balance, args.train_net) == expected and args.dis_metric == "mse" and args.n_data == 2000
+    args = main_DC.parse(["--method", "IDC", "--align", align, "--no-group_balance"])[1]
+    assert not args.group_balance

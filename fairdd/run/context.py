@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fairdd.core.parallel import with_precision
 from fairdd.core.rng import seeded
+from fairdd.datasets import DATASETS
 from fairdd.datasets.base import GroupedImages
 from fairdd.evaluation.training import TrainConfig
 from fairdd.flags import Flags
@@ -18,6 +19,8 @@ from fairdd.matching.sampling import RandomSampler, StratifiedSampler
 from fairdd.method import Method
 from fairdd.run.folder import RunFolder
 from fairdd.run.tensorboard import NullWriter
+
+DIGITS = {name for name in DATASETS if name.startswith(("Colored_MNIST", "Colored_Digits"))}    # IDC does not flip them
 
 
 @dataclass
@@ -113,4 +116,7 @@ def build_network(make_network: Callable, name: str, data: GroupedImages) -> nn.
 def evaluation_config(args: Flags, model: str) -> TrainConfig:
     """Return how evaluation networks of this name are trained: the flags, and what the method overrides for it."""
     config = TrainConfig(args.epoch_eval_train, args.lr_net, args.batch_train, args.dsa_strategy)
+    if args.eval_recipe == "idc":
+        flip = "" if args.dataset in DIGITS else "_flip"
+        return replace(config, batch_size=64, strategy=f"color_crop{flip}_scale_rotate", cutmix=0.5, schedule="idc")
     return replace(config, **args.eval_overrides.get(model, args.eval_overrides.get("*", {})))
