@@ -117,9 +117,9 @@ def write_folder(out: Path, images: Tensor, labels: Tensor, info: dict) -> None:
 
 
 def class_folders(names: Sequence[str]) -> list[str]:
-    """Return a folder name per class: the label first, so that sorting keeps the order; only safe characters."""
+    """Return a folder name per class: the label first, so that sorting keeps the order; 80 safe characters at most."""
     digits = len(str(len(names) - 1))
-    return [f"{label:0{digits}d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}" for label, name in enumerate(names)]
+    return [f"{label:0{digits}d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[:80]}" for label, name in enumerate(names)]
 
 
 def write_npz(out: Path, images: Tensor, labels: Tensor, info: dict) -> None:

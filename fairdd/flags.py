@@ -187,7 +187,7 @@ def add_data_flags(add: Callable) -> None:
         help="folder that holds the data sets' folders, or the images of Folder; default: ./%(default)s")
     add("--data_seed", type=int_at_least(0), default=30,
         help="seed of splits and colors; default: %(default)s, as published")
-    add("--labels", type=os.path.expanduser, metavar="CSV",
+    add("--labels", type=expand_paths, metavar="CSV",
         help="for Folder: one row per image, its path and attributes; default: labels.csv in --data_path, or, if there "
              "is none, folders class/group/")
     add("--target_attr", metavar="NAME",
@@ -308,6 +308,11 @@ def int_at_least(low: int) -> Callable[[str], int]:
 def positive_float(text: str) -> float:
     """Argparse type: a finite number above 0."""
     return parse_number(float, text, "a finite number above 0", lambda value: 0 < value < math.inf)
+
+
+def expand_paths(text: str) -> str:
+    """Argparse type: paths joined by commas, each of which may begin with a tilde."""
+    return ",".join(map(os.path.expanduser, text.split(",")))
 
 
 def share(text: str) -> float:

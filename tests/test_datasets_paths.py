@@ -66,6 +66,14 @@ def test_a_column_of_numbers_names_the_images_that_have_these_names(tmp_path, sp
     assert all_labels(data) == EXPECTED and "paths in column 'id'" in data.notes[0]
 
 
+def test_a_column_without_a_name_is_no_column_of_ids(tmp_path):
+    for index in range(60):
+        write_image(tmp_path / f"{index}.png", (4 * index, 0, 0))
+    write_csv(tmp_path, [["", "Path", *HEADER[1:]], *([k, f"gone/{k}.png", *row[1:]] for k, row in enumerate(ROWS))])
+    with pytest.raises(UserError, match=r"60 of 60 images are not in .*row 2 \(gone/0\.png\)"):
+        get(tmp_path)
+
+
 def test_two_images_of_the_same_name_are_told_apart_by_their_folder_or_refused(own):
     write_image(own / "other" / "007.png", (250, 0, 0))
     write_paths(own, lambda path: path.removesuffix(".png"))

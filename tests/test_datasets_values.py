@@ -41,7 +41,7 @@ def test_equal_numbers_and_booleans_are_one_value_and_words_are_as_they_are(save
 def test_rows_with_an_unknown_class_or_group_are_left_out_and_counted_by_value(save):
     root = save(["1", "2", "-1", "Unknown", "", "nan"] * 4)
     known = {index: "12"[index % 6] for index in range(24) if index % 6 < 2}
-    labels, note = groups(root, unknown=("-1.0", "unknown", ""))
+    labels, note = groups(root, unknown=("-1.0", " unknown", ""))
     assert labels == known
     assert "16 rows left out as unknown (value blank 8, value -1 4, value Unknown 4)" in note
 

@@ -97,6 +97,7 @@ def test_class_folders_sort_by_label_and_have_safe_names():
     names = [f"a/b {chr(ord('z') - number)}" for number in range(11)]
     folders = export.class_folders(names)
     assert folders == sorted(folders) and folders[0] == "00_a_b_z"
+    assert export.class_folders(["x" * 300, "x" * 301]) == [f"0_{'x' * 80}", f"1_{'x' * 80}"]
 
 
 def test_images_with_one_channel_are_exported_as_gray_pictures(tmp_path):

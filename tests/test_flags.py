@@ -179,6 +179,12 @@ def test_a_tilde_after_an_equals_sign_is_the_home_folder(flag, monkeypatch):
     assert getattr(args, flag[2:]) == "/home/user/some/path"
 
 
+def test_each_of_several_label_files_may_be_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/user")
+    labels = dm("--labels=~/train.csv,other.csv,~/test.csv").labels
+    assert labels == "/home/user/train.csv,other.csv,/home/user/test.csv"
+
+
 def test_non_default_flags_are_those_that_repeat_the_run():
     for entry, line in [(main_DM, "--ipc 50 --dataset CelebA --FairDD --lr_img 3 --quiet --restart --save_path x"),
                         (main_DC, "--method DSA --inner_loop 7 --skip_bad_images --dataset BFFHQ --epoch_eval_train 9"),

@@ -23,7 +23,7 @@ def update(context, syn, *key):
     """Move every synthetic image toward a running mean of the real images: a method in ten lines."""
     batch = context.real_batch(None, *key)
     mean, state = batch[:].mean(0), context.method_state
-    state["mean"] = mean.lerp(state.get("mean", mean), context.args.inertia)
+    state["mean"] = mean.lerp(state.get("mean", mean).to(mean.device), context.args.inertia)     # resumed on the CPU
     images = syn.expanded()
     distance, gradient = TOY.distances[context.args.dis_metric](images - state["mean"])
     syn.step(images, gradient)

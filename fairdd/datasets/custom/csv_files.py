@@ -47,7 +47,7 @@ def note_other_files(files: list[Path]) -> tuple[str, ...]:
     if others or split_in_name(file.name) is None:
         return ()
     siblings = sorted(path.name for path in file.parent.glob(f"*{file.suffix}")
-                      if split_in_name(path.name) not in (None, split_in_name(file.name)))
+                      if path.is_file() and split_in_name(path.name) not in (None, split_in_name(file.name)))
     return tuple(f"{name} is not read (--labels {file.name},{name} reads both)" for name in siblings[:1])
 
 

@@ -36,8 +36,8 @@ def read_parquet_files(files: list[Path], finder: ImageFinder, request) -> Image
     """Return the table of parquet files that hold the images of one data set, or chunks of its splits."""
     try:
         import pyarrow
-    except ImportError:
-        raise UserError(f"{files[0]} needs pyarrow: pip install pyarrow") from None
+    except ImportError as error:
+        raise UserError(f"{files[0]} needs pyarrow ({error}): pip install pyarrow") from None
     try:
         frames, paths = zip(*(read_parquet(file, finder.root, request) for file in files), strict=True)
     except (OSError, pyarrow.ArrowException) as error:

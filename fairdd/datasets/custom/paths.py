@@ -166,7 +166,8 @@ def find_path_column(title: str, data: pd.DataFrame, finder: ImageFinder, reques
     for finds in (finder.exists, finder.find):
         shares = {name: np.mean([bool(finds(finder.clean(text))) for text in sample[name]]) for name in known + others}
         candidates = [name for name in known if shares[name]] or [
-            name for name in others if shares[name] > 0.5 and (finds == finder.exists or data[name].is_unique)]
+            name for name in others
+            if shares[name] > 0.5 and (finds == finder.exists or (name and data[name].is_unique))]
         if len(candidates) > 1 and candidates[0] in others:
             raise UserError(f"{title}: the columns {', '.join(candidates)} all name images; --path_column chooses")
         if candidates:

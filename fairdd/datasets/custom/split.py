@@ -6,6 +6,7 @@ A drawn split keeps copies of a file on one side, and with --split_by all images
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -209,7 +210,8 @@ def find_copies(images: torch.Tensor, files: Sequence[Path]) -> np.ndarray:
     sample = pixels[:, :: max(1, pixels.shape[1] // SAMPLED_BYTES)].numpy()
     keys = [row.tobytes() for row in sample]
     for row in np.flatnonzero(pd.Series(keys).duplicated(keep=False)):
-        keys[row] = hashlib.sha256(files[row].read_bytes()).digest()
+        with suppress(OSError):     # read before, but no longer: its pixels decide
+            keys[row] = hashlib.sha256(files[row].read_bytes()).digest()
     return pd.factorize(np.array(keys, object))[0]
 
 

@@ -83,7 +83,7 @@ def merge_spellings(column: pd.Series) -> pd.Series:
 
 def drop_unknown(table: ImageTable, names: list[str], unknown: tuple[str, ...]) -> ImageTable:
     """Return the rows whose values in the named columns are all known, and count the others by value."""
-    keys = {unknown_key(text) for text in unknown}
+    keys = {unknown_key(text.strip()) for text in unknown}
     counts, keep = [], pd.Series(True, table.data.index).to_numpy(copy=True)
     for name in names:
         column = table.data[name]
