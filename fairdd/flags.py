@@ -78,8 +78,9 @@ def parse_flags(methods: Sequence[Method], network_factory: Callable, eval_modes
     args = parser.parse_args(argv, namespace=Flags())
     method = next(method for method in methods if method.name == args.method)
     resolve(args, method)
-    always = {name: getattr(args, name) for name in ("method", "dataset", "ipc", "align")}
-    defaults = resolve(parser.parse_args(to_argv(always), namespace=Flags()), method)
+    always = {name: getattr(args, name) for name in ("method", "dataset", "ipc")}
+    defaults = resolve(parser.parse_args(to_argv(always | {"align": args.align}), namespace=Flags()), method)
+    defaults.align = "vanilla"
     is_epoch_given = args.eval_overrides != defaults.eval_overrides     # maybe as the default, yet for every network
     args.non_default = [name for name, value in args.as_dict().items() if name not in NEVER_REPEATED
                         and (name in always or value != getattr(defaults, name)
