@@ -187,7 +187,7 @@ def test_split_by_keeps_the_images_of_an_id_on_one_side(own, seed):
     assert train | test == {k: tuple(row[1:3]) for k, row in enumerate(rows)} and not train.keys() & test.keys()
     assert not {rows[k][3] for k in train} & {rows[k][3] for k in test}
     assert (data.test.counts() > 0).all() and (data.train.counts() > 0).all()
-    assert any("all images of a lesion_id are on one side" in note for note in data.notes)
+    assert any("all images of a lesion_id are on one side of the split" in note for note in data.notes)
     assert {k for k, row in enumerate(rows) if dict(data.split)[row[0]] == "test"} == test.keys()
 
 
@@ -253,6 +253,15 @@ def test_only_equal_bytes_are_copies(tmp_path):
     files[1].write_bytes(files[1].read_bytes() + b"\0")
     data = np.stack([np.full((3, 4, 4), k // 2, np.uint8) for k in range(6)])
     assert find_copies(torch.from_numpy(data), files).tolist() == [0, 1, 2, 2, 3, 3]
+
+
+def test_units_with_images_of_several_cells_represent_all_cells():
+    draw = np.random.default_rng(0)
+    labels, groups, units = draw.integers(0, 2, 240), draw.integers(0, 2, 240), np.arange(240) // 3
+    target, protected = Attribute(labels, ("a", "b")), Attribute(groups, ("g", "h"))
+    rows = choose_representatives(target, protected, units)
+    assert units[rows].tolist() == list(range(80))
+    assert np.bincount(2 * labels[rows] + groups[rows]).min() >= 10
 
 
 def test_units_join_ids_and_copies_and_are_represented_by_their_rarest_cell():

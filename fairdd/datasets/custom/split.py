@@ -20,6 +20,7 @@ from fairdd.datasets.custom.table import ImageTable, simplify
 from fairdd.datasets.custom.values import equality_key
 from fairdd.datasets.files import preview
 from fairdd.datasets.splits import (
+    TEST_PER_CELL,
     Attribute,
     Split,
     cell_members,
@@ -135,11 +136,22 @@ def cell_numbers(target: Attribute, protected: Attribute) -> np.ndarray:
 
 
 def choose_representatives(target: Attribute, protected: Attribute, units: np.ndarray) -> np.ndarray:
-    """Return one image of every unit, in its rarest cell. units: (N,) int64 -> (U,) indices, ascending"""
-    cells = cell_numbers(target, protected)
-    by_rarity = np.argsort(np.bincount(cells)[cells], kind="stable")
-    _, first = np.unique(units[by_rarity], return_index=True)
-    return np.sort(by_rarity[first])
+    """Return one image of every unit, so that each cell has some. units: (N,) int64 -> (U,) indices, ascending
+
+    Units with images of several cells are dealt out to cells, rarest first, until each has what a test can use.
+    """
+    rows_of_cells = pd.Series(units).groupby(cell_numbers(target, protected)).indices.values()
+    count = len(np.unique(units))
+    quota = min(2 * TEST_PER_CELL, -(-count // len(rows_of_cells)))
+    is_free = np.ones(units.max() + 1, bool)
+    chosen = []
+    for limit in (quota, count):
+        for rows in sorted(rows_of_cells, key=len):
+            rows = rows[is_free[units[rows]]]
+            rows = rows[np.sort(np.unique(units[rows], return_index=True)[1])][:limit]
+            is_free[units[rows]] = False
+            chosen.append(rows)
+    return np.sort(np.concatenate(chosen))
 
 
 def cells_of_units(target: Attribute, protected: Attribute,
@@ -163,8 +175,8 @@ def make_split(table: ImageTable, target: Attribute, protected: Attribute, copie
     notes = [f"no split is given: it is drawn with --data_seed {request.data_seed} and written to split.csv of the run"]
     if split_by:
         counts = np.unique(cell_numbers(target, protected)[test], return_counts=True)[1]
-        notes.append(f"all images of a {split_by} are on one side of the split; the test has {counts.min()} to "
-                     f"{counts.max()} images of each cell")
+        notes.append(f"all images of a {split_by} are on one side of the split, drawn as if they were one image; the "
+                     f"test has {counts.min()} to {counts.max()} images of each tested cell")
     return Split(train, test, (*notes, *drawn.notes, *describe_copies(copies, target, protected),
                                *(() if split_by else warn_of_ids(table))))
 
