@@ -10,8 +10,7 @@ from test_datasets_folder import HEADER, age_class, labels_by_index, load, make_
 from test_image_cache import write_image
 
 from fairdd.core.errors import UserError
-from fairdd.datasets.custom.split import choose_representatives, expand_units, find_copies, join_units, splits_of_files
-from fairdd.datasets.splits import Attribute
+from fairdd.datasets.custom.split import find_copies, join_units, keep_units_together, splits_of_files
 
 ROWS = make_rows()
 
@@ -255,19 +254,35 @@ def test_only_equal_bytes_are_copies(tmp_path):
     assert find_copies(torch.from_numpy(data), files).tolist() == [0, 1, 2, 2, 3, 3]
 
 
-def test_units_with_images_of_several_cells_represent_all_cells():
+def test_a_test_of_units_has_as_many_images_of_a_cell_as_drawn_and_half_of_each_trains():
     draw = np.random.default_rng(0)
-    labels, groups, units = draw.integers(0, 2, 240), draw.integers(0, 2, 240), np.arange(240) // 3
-    target, protected = Attribute(labels, ("a", "b")), Attribute(groups, ("g", "h"))
-    rows = choose_representatives(target, protected, units)
-    assert units[rows].tolist() == list(range(80))
-    assert np.bincount(2 * labels[rows] + groups[rows]).min() >= 10
+    for _ in range(20):
+        cells, units = draw.integers(0, 4, 240), draw.integers(0, draw.integers(20, 240), 240)
+        drawn = np.concatenate([draw.choice(np.flatnonzero(cells == cell), 20, replace=False) for cell in range(4)])
+        test = keep_units_together(drawn, cells, units, 0)
+        counts = np.bincount(cells[test], minlength=4)
+        assert not np.isin(units[test], units[np.setdiff1d(np.arange(240), test)]).any() and len({*test}) == len(test)
+        assert (counts >= 20).all() and (counts <= np.bincount(cells) // 2).all()
+    assert len(keep_units_together(np.arange(15), np.zeros(20, np.int64), np.arange(20) // 19, 0)) == 1
+    assert len(keep_units_together(np.arange(15), np.zeros(20, np.int64), np.arange(20) // 2, 0)) == 14
 
 
-def test_units_join_ids_and_copies_and_are_represented_by_their_rarest_cell():
+def test_a_test_of_units_leaves_out_untested_cells_and_takes_small_units_where_large_ones_do_not_fit():
+    cells, units = np.array([0] * 10 + [1] * 10 + [2] * 2), np.array([0] * 8 + [1, 2] + [3] * 5 + [4] * 4 + [5, 5, 6])
+    test = keep_units_together(np.array([0, 1, 19, 10]), cells, units, 0)       # unit 5 has an image of cell 2
+    assert set(units[test]) in ({1, 2, 3}, {1, 2, 4})
+    assert keep_units_together(np.array([3, 1]), np.zeros(4, np.int64), np.arange(4), 0).tolist() == [3, 1]
+
+
+def test_where_half_of_a_cell_cannot_train_a_test_of_units_still_has_every_cell():
+    cells, units = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 0, 1, 1])
+    test = keep_units_together(np.array([0, 3]), cells, units, 0)
+    assert test.tolist() in ([0, 1, 3], [2, 4, 5])
+    with pytest.raises(UserError, match="no split keeps the images of each --split_by value"):
+        keep_units_together(np.array([0, 3]), cells, np.array([0, 0, 1, 1, 1, 0]) * 0, 0)
+
+
+def test_units_join_ids_and_copies():
     ids, copies = np.array([0, 0, 1, 2, 3, 3]), np.array([0, 1, 1, 2, 3, 4])
     units = join_units(ids, copies)
     assert units[0] == units[1] == units[2] and units[4] == units[5] and len({*units.tolist()}) == 3
-    target, protected = Attribute(np.array([0, 0, 1, 0, 0, 0]), ("a", "b")), Attribute(np.zeros(6, np.int64), ("g",))
-    assert choose_representatives(target, protected, units).tolist() == [2, 3, 4]
-    assert expand_units(units, np.array([4, 2])).tolist() == [4, 5, 0, 1, 2]

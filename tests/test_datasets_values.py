@@ -46,6 +46,19 @@ def test_rows_with_an_unknown_class_or_group_are_left_out_and_counted_by_value(s
     assert "16 rows left out as unknown (value blank 8, value -1 4, value Unknown 4)" in note
 
 
+def test_a_value_may_be_unknown_in_one_column_alone(save):
+    root = save(["1", "2", "3", "4"] * 6)
+    text = (root / "labels.csv").read_text().replace("path,class", "path,Kind")
+    (root / "labels.csv").write_text(text.replace(",a,", ",1,").replace(",b,", ",2,"))
+    data = load(root, target_attr="Kind", protected_attr="value", unknown=("VALUE=1.0", "kind=7", "unkown"))
+    labels = labels_by_index(data.train) | labels_by_index(data.test)
+    assert labels == {k: ("12"[k // 12], "1234"[k % 4]) for k in range(24) if k % 4}
+    assert "6 rows left out as unknown (value 1 6)" in data.notes[0]
+    assert "no row has the unknown value 'kind=7', 'unkown'" in data.notes[0]
+    with pytest.raises(UserError, match="Kind is '2' for every image"):
+        load(root, target_attr="Kind", protected_attr="value", unknown=("1",))
+
+
 def test_missing_values_are_refused_and_a_blank_is_a_value_only_if_the_unknown_ones_are_named(save):
     root = save(["1.0", "0.0", "-1.0", ""] * 6)     # a finding of CheXpert: blank is "not mentioned"
     with pytest.raises(UserError, match=r"6 images have no value \(empty or nan\): row 5, row 9, row 13"):

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from itertools import pairwise
@@ -109,8 +110,16 @@ def check_labels(labels, content):
     for index, (label, group) in labels.items():
         rows = [fields for fields in lines
                 if PurePosixPath(fields[0].strip().replace("\\", "/")).stem == f"{index:02}"]
-        assert rows and {(("under", "20 to", "40 an")[np.digitize(float(row[age]), (20, 40))], row[gender].strip())
-                         for row in rows} == {(label[:5], group)}
+        assert rows and {(("under", "20 to", "40 an")[np.digitize(float(row[age]), (20, 40))], as_value(row[gender]))
+                         for row in rows} == {(label[:5], as_value(group))}
+
+
+def as_value(text):
+    """Return what is equal for equal values: 60 and 6e1."""
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip()
 
 
 # A table in any writing: how a row's path, class and split may be spelled, and the file around it
@@ -141,6 +150,8 @@ def test_a_table_in_any_writing_gives_its_pixels_labels_and_splits(data):
     target, protected = (CODES[data.draw(st.sampled_from(sorted(CODES)))] for _ in range(2))
     split_kind = data.draw(st.sampled_from(sorted(SPLITS)))
     unknown = data.draw(st.sets(st.integers(0, COUNT - 1), max_size=3))
+    persons = data.draw(st.lists(st.integers(0, 12), min_size=COUNT, max_size=COUNT))
+    split_by = "person" if split_kind == "none" and data.draw(st.booleans()) else None
     repeated = data.draw(st.lists(st.integers(0, COUNT - 1), max_size=3))
     order = data.draw(st.permutations([*range(COUNT), *repeated]))
     with tempfile.TemporaryDirectory() as folder:
@@ -151,16 +162,23 @@ def test_a_table_in_any_writing_gives_its_pixels_labels_and_splits(data):
             save_image(root / path, index)
             row = {column: SPELLINGS[draw_spelling(data, ways)](path, root),
                    "label": draw_spelling(data, target[index % 2]),
-                   "group": draw_spelling(data, protected[index // 2 % 2]), "more": str(len(rows)), "file": index % 3}
+                   "group": draw_spelling(data, protected[index // 2 % 2]), "more": str(len(rows)),
+                   "person": persons[index], "file": index % 3}
             if index in unknown:
                 row["group"] = draw_spelling(data, NO_VALUE)
             if SPLITS[split_kind]:
                 row["split"] = draw_spelling(data, SPLITS[split_kind][index % 3])
             rows.append(row)
         labels = write_tables(root, rows, column, split_kind, data)
-        dataset = get_dataset("Folder", root, progress=False, im_size=8, target_attr="label", protected_attr="group",
-                              unknown=("-9.0", "unknown", ""), labels=labels)
+        try:
+            dataset = get_dataset("Folder", root, progress=False, im_size=8, labels=labels, target_attr="label",
+                                  protected_attr="group", unknown=("-9.0", "unknown", ""), split_by=split_by)
+        except UserError as error:
+            assert split_by and re.search("only one person has|no split keeps the images", str(error))
+            return
         loaded = [labels_by_index(images) for images in (dataset.train, dataset.val, dataset.test)]
+        if split_by:
+            assert not {persons[index] for index in loaded[0]} & {persons[index] for index in loaded[2]}
         if split_kind == "none":
             loaded = [loaded[0] | loaded[2]]
             assert {index for index in range(COUNT) if index not in unknown} == loaded[0].keys()
@@ -175,7 +193,7 @@ def test_a_table_in_any_writing_gives_its_pixels_labels_and_splits(data):
 
 def write_tables(root, rows, column, split_kind, data):
     """Write the rows to one file or three, in a drawn dialect. Return the --labels for them."""
-    names = [column, "label", "group", "more"] + (["split"] if SPLITS[split_kind] else [])
+    names = [column, "label", "group", "more", "person"] + (["split"] if SPLITS[split_kind] else [])
     names = data.draw(st.permutations(names))
     files = ["train.csv", "val.csv", "test.csv"] if split_kind == "files" else ["table.csv"]
     for number, file in enumerate(files):

@@ -4,6 +4,7 @@ A drawn split keeps copies of a file on one side, and with --split_by all images
 """
 
 import hashlib
+import random
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,15 +20,7 @@ from fairdd.core.errors import UserError
 from fairdd.datasets.custom.table import ImageTable, simplify
 from fairdd.datasets.custom.values import equality_key
 from fairdd.datasets.files import preview
-from fairdd.datasets.splits import (
-    TEST_PER_CELL,
-    Attribute,
-    Split,
-    cell_members,
-    cell_names,
-    choose_tested_cells,
-    hold_out_test,
-)
+from fairdd.datasets.splits import Attribute, Split, cell_members, cell_names, choose_tested_cells, hold_out_test
 
 SPLIT_COLUMNS = ("split", "part", "partition")
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test",
@@ -135,30 +128,12 @@ def cell_numbers(target: Attribute, protected: Attribute) -> np.ndarray:
     return target.values * len(protected.names) + protected.values
 
 
-def choose_representatives(target: Attribute, protected: Attribute, units: np.ndarray) -> np.ndarray:
-    """Return one image of every unit, so that each cell has some. units: (N,) int64 -> (U,) indices, ascending
-
-    Units with images of several cells are dealt out to cells, rarest first, until each has what a test can use.
-    """
-    rows_of_cells = pd.Series(units).groupby(cell_numbers(target, protected)).indices.values()
-    count = len(np.unique(units))
-    quota = min(2 * TEST_PER_CELL, -(-count // len(rows_of_cells)))
-    is_free = np.ones(units.max() + 1, bool)
-    chosen = []
-    for limit in (quota, count):
-        for rows in sorted(rows_of_cells, key=len):
-            rows = rows[is_free[units[rows]]]
-            rows = rows[np.sort(np.unique(units[rows], return_index=True)[1])][:limit]
-            is_free[units[rows]] = False
-            chosen.append(rows)
-    return np.sort(np.concatenate(chosen))
-
-
 def cells_of_units(target: Attribute, protected: Attribute,
                    units: np.ndarray) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
-    """Return one image of every unit, by cell, and the (class, group) of each cell."""
-    members = cell_members(target, protected, choose_representatives(target, protected, units))
-    return members, cell_names(target, protected, members)
+    """Return the images of each cell, only one where all are of the same unit, and the (class, group) of each cell."""
+    members = cell_members(target, protected, np.arange(len(units)))
+    names = cell_names(target, protected, members)
+    return [cell[:1] if (units[cell] == units[cell[0]]).all() else cell for cell in members], names
 
 
 def make_split(table: ImageTable, target: Attribute, protected: Attribute, copies: np.ndarray, split_by: str | None,
@@ -171,22 +146,47 @@ def make_split(table: ImageTable, target: Attribute, protected: Attribute, copie
     units = join_units(units, copies)
     members, names = cells_of_units(target, protected, units)
     drawn = hold_out_test(members, request.data_seed, request.rare_cells, names)
-    train, test = (expand_units(units, rows) for rows in (drawn.train, drawn.test))
+    test = keep_units_together(drawn.test, cell_numbers(target, protected), units, request.data_seed)
+    cells = cell_members(target, protected, np.arange(len(table)))
+    train = np.concatenate([np.setdiff1d(cell, test) for cell in cells])
     notes = [f"no split is given: it is drawn with --data_seed {request.data_seed} and written to split.csv of the run"]
     if split_by:
         counts = np.unique(cell_numbers(target, protected)[test], return_counts=True)[1]
-        notes.append(f"all images of a {split_by} are on one side of the split, drawn as if they were one image; the "
-                     f"test has {counts.min()} to {counts.max()} images of each tested cell")
+        notes.append(f"all images of a {split_by} are on one side of the split; the test has {counts.min()} to "
+                     f"{counts.max()} images of each cell")
     return Split(train, test, (*notes, *drawn.notes, *describe_copies(copies, target, protected),
                                *(() if split_by else warn_of_ids(table))))
 
 
-def expand_units(units: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return all images of the units of these rows, unit by unit, in the order of the rows."""
-    rank = np.full(units.max() + 1, -1)
-    rank[units[rows]] = np.arange(len(rows))
-    members = np.flatnonzero(rank[units] >= 0)
-    return members[np.argsort(rank[units[members]], kind="stable")]
+def keep_units_together(drawn: np.ndarray, cells: np.ndarray, units: np.ndarray, seed: int) -> np.ndarray:
+    """Return test images that are whole units: those of the drawn images, then others in random order.
+
+    A unit joins the test while one of its cells lacks test images, if all of its cells are tested and keep half of
+    their images, or as many as the drawn test leaves, for training. Where that leaves a cell untested, any unit joins
+    that does not take all images of a cell. Raises UserError if there is none.
+    """
+    if len(np.unique(units)) == len(units):
+        return drawn
+    total, wanted = np.bincount(cells), np.bincount(cells[drawn], minlength=cells.max() + 1)
+    rows_of_units = pd.Series(units).groupby(units).indices
+    order = list(dict.fromkeys(units[drawn].tolist()))
+    others = np.setdiff1d(units[wanted[cells] > 0], order).tolist()
+    random.Random(seed).shuffle(others)
+    taken, chosen = np.zeros_like(total), []
+    for most, lacking in ((np.maximum(total // 2, wanted), wanted), (total - 1, np.minimum(wanted, 1))):
+        limit = np.where(wanted > 0, most, 0)
+        for unit in order + others:
+            if (taken >= lacking).all():
+                break
+            own_cells, counts = np.unique(cells[rows_of_units[unit]], return_counts=True)
+            is_wanted = (taken[own_cells] < lacking[own_cells]).any()
+            if is_wanted and (taken[own_cells] + counts <= limit[own_cells]).all():
+                taken[own_cells] += counts
+                chosen.append(unit)
+    if (taken < np.minimum(wanted, 1)).any():
+        raise UserError("no split keeps the images of each --split_by value, and copies of a file, on one side and has "
+                        "every (class, group) on both; choose other attributes")
+    return np.concatenate([rows_of_units[unit] for unit in chosen])
 
 
 def join_units(units: np.ndarray, copies: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 
 from fairdd.core.errors import UserError
@@ -82,19 +83,25 @@ def merge_spellings(column: pd.Series) -> pd.Series:
 
 
 def drop_unknown(table: ImageTable, names: list[str], unknown: tuple[str, ...]) -> ImageTable:
-    """Return the rows whose values in the named columns are all known, and count the others by value."""
-    keys = {unknown_key(text.strip()) for text in unknown}
-    counts, keep = [], pd.Series(True, table.data.index).to_numpy(copy=True)
+    """Return the rows whose values in the named columns are all known, and count the others by value.
+
+    unknown: values of any of these columns, or of a single one, as race=4.
+    """
+    counts, keep, used = [], np.ones(len(table), bool), set()
     for name in names:
-        column = table.data[name]
-        mask = column.isin([text for text in column.unique() if unknown_key(text) in keys])
+        column, prefix = table.data[name], f"{name.lower()}="
+        given = {unknown_key(text.strip().lower().removeprefix(prefix)): text for text in unknown}
+        matches = {text: given[unknown_key(text)] for text in column.unique() if unknown_key(text) in given}
+        mask = column.isin(list(matches))
         counts += [f"{name} {text or 'blank'} {count}" for text, count in column[mask].value_counts().items()]
         keep &= ~mask.to_numpy()
-    if keep.all():
-        return table
+        used |= set(matches.values())
     if not keep.any():
         raise UserError(f"{table.title}: every row has an unknown value ({', '.join(counts)})")
-    return table.keep(keep, f"{(~keep).sum()} rows left out as unknown ({', '.join(counts)})")
+    unused = [text for text in unknown if text.strip() and text not in used]
+    notes = [f"{(~keep).sum()} rows left out as unknown ({', '.join(counts)})"] if counts else []
+    notes += [f"no row has the unknown value {preview(map(repr, unused))}"] if unused else []
+    return table.keep(keep, *notes)
 
 
 def name_blanks(table: ImageTable, names: list[str]) -> ImageTable:
