@@ -41,7 +41,7 @@ class Method:
     iteration sees; pixel_optimizer: (flags, number of classes, side of the images) -> learning rate, momentum of
     the pixels; unit_range: whether pixels are optimized in [0, 1] instead of normalized.
     What a method keeps from one iteration to the next, it puts into context.method_state, a dictionary of tensors,
-    numbers and lists, which every checkpoint holds.
+    numbers and lists, which every checkpoint holds. After a resume its tensors are on the CPU.
     """
 
     name: str
