@@ -27,13 +27,16 @@ from fairdd.matching.synset import INITS
 from fairdd.method import Method
 
 DSA = "color_crop_cutout_flip_scale_rotate"
+EXAMPLE = argparse.Namespace(dataset="CIFAR10_S", ipc=10, align="vanilla", factor=1)   # --help shows its defaults
 EMBEDDED = "Colored_Digits"
 PAPER = dict(model="ConvNet", ipc=10, batch_real=256, num_eval=10, dsa_strategy=DSA, epoch_eval_train=1000,
-             eval_overrides={})
+             dis_metric="ours", init="real", group_balance=False, eval_overrides={},
+             cluster=lambda args: "class" if args.align == "vanilla" else "cell")
 QUICK = dict(model="ConvNetW32", batch_real=128, num_eval=5, epoch_eval_train=300)      # of the embedded data set
 RUNTIME_FLAGS = {"device", "save_path", "data_path", "save_every", "restart", "source", "tensorboard", "quiet"}
 NEVER_REPEATED = {"FairDD", "save_path", "restart", "quiet", "eval_overrides"}         # in a command or a name
 READABLE_FLAGS = {"method", "dataset", "model", "ipc", "factor", "init", "seed"}       # in every default folder's name
+NEGATABLE_FLAGS = {"group_balance"}
 OLD_SPELLINGS = {"barycentre": "barycenter"}
 
 
@@ -76,7 +79,8 @@ def parse_flags(methods: Sequence[Method], network_factory: Callable, eval_modes
     method = next(method for method in methods if method.name == args.method)
     resolve(args, method)
     always = {name: getattr(args, name) for name in ("method", "dataset", "ipc")}
-    defaults = resolve(parser.parse_args(to_argv(always), namespace=Flags()), method)
+    defaults = resolve(parser.parse_args(to_argv(always | {"align": args.align}), namespace=Flags()), method)
+    defaults.align = "vanilla"
     is_epoch_given = args.eval_overrides != defaults.eval_overrides     # maybe as the default, yet for every network
     args.non_default = [name for name, value in args.as_dict().items() if name not in NEVER_REPEATED
                         and (name in always or value != getattr(defaults, name)
@@ -87,8 +91,8 @@ def parse_flags(methods: Sequence[Method], network_factory: Callable, eval_modes
 
 
 def to_argv(flags: dict) -> list[str]:
-    """Return flags as they are typed; None and False are left out."""
-    argv = []
+    """Return flags as they are typed; None is left out, and False unless it can be typed."""
+    argv = [f"--no-{name}" for name in NEGATABLE_FLAGS & flags.keys() if flags[name] is False]
     for name, value in flags.items():
         if value is not None and value is not False:
             values = [] if value is True else value if isinstance(value, list) else [value]
@@ -125,11 +129,17 @@ def add_distillation_flags(add: Callable, methods: Sequence[Method], network_fac
     add("--factor", type=int_at_least(1), default=1, metavar="F",
         help="store F x F small images in each synthetic image; they are cut out and enlarged before use; "
              "default: %(default)s")
-    add("--init", choices=INITS, default="real",
-        help="initialize from random real images, equally many of every group, or noise; default: %(default)s")
+    add("--init", choices=INITS,
+        help="initialize from random real images, equally many of every group, noise, or cluster centers; "
+             "default: real, for DREAM kmeans")
+    add("--cluster", choices=["class", "cell"],
+        help="k-means over the whole class, or inside each (class, group) with equally many clusters for every group; "
+             "default: cell, but class for --align vanilla")
+    add("--max_clustered", type=int_at_least(1), default=4096,
+        help="images that k-means sees, of a larger class or cell a random subset; default: %(default)s")
     add("--Iteration", type=int_at_least(0),
         help="iterations; 0 evaluates the initial set; paper: "
-             + ", ".join(f"{method.paper['Iteration']} for {method.name}" for method in methods))
+             + ", ".join(f"{default_for(method.paper, 'Iteration')} for {method.name}" for method in methods))
     add("--num_exp", type=int_at_least(1), default=1, help="synthetic sets to distill; default: %(default)s")
 
 
@@ -139,19 +149,18 @@ def add_matching_flags(add: Callable, methods: Sequence[Method]) -> None:
         help="targets of a class: the mean of its batch (vanilla, the default), the mean of every group (fairdd), "
              "or the unweighted mean of the groups' means (barycenter)")
     add("--lr_img", type=positive_float, help="learning rate of the pixels; paper: "
-        + ", ".join(f"{default_for(method.paper, 'lr_img', 10)} for {method.name}" for method in methods))
+        + ", ".join(f"{default_for(method.paper, 'lr_img')} for {method.name}" for method in methods))
     add("--batch_real", type=int_at_least(1), help="real images per class and step; paper: 256")
-    add("--group_balance", action="store_true",
+    add("--group_balance", action=argparse.BooleanOptionalAction,
         help="take equally many of them from every group (all of a small one), and none again before all of its group "
-             "were seen; default: random ones")
+             "were seen; default: random ones, but for IDC and DREAM unless --align vanilla")
     add("--dsa_strategy", type=augmentation_strategy, metavar="OPS",
         help=f"siamese augmentation, any of {DSA}, or none; paper: "
              + ", ".join(f"{'none' if method.paper.get('dsa_strategy') == 'none' else 'all'} for {method.name}"
                          for method in methods))
     distances = dict.fromkeys(name for method in methods for name in method.distances)
-    add("--dis_metric", default="ours", metavar="NAME",
-        help=f"distance of a target and its synthetic counterpart: {', '.join(distances)} (docs/method.md); "
-             "default: %(default)s")
+    add("--dis_metric", metavar="NAME",
+        help=f"distance of a target and its synthetic counterpart: {', '.join(distances)} (docs/method.md)")
 
 
 def add_evaluation_flags(add: Callable, eval_modes: Sequence[str]) -> None:
@@ -167,6 +176,9 @@ def add_network_flags(add: Callable) -> None:
     add("--num_eval", type=int_at_least(1), help="fresh networks per evaluation and model; paper: 10")
     add("--epoch_eval_train", type=int_at_least(1),
         help="epochs each is trained; paper: 1000, or 300 without augmentation")
+    add("--eval_recipe", choices=["dc", "idc"], default="dc",
+        help="how networks are trained: as in DC and DM, or as in IDC (batches of 64, CutMix, learning rate / 5 at 2/3 "
+             "and 5/6 of the epochs); default: %(default)s, the same for every method")
     add("--lr_net", type=positive_float, default=0.01, help="learning rate of networks; default: %(default)s")
     add("--batch_train", type=int_at_least(1), default=256, help="images per batch of a network; default: %(default)s")
 
@@ -221,26 +233,26 @@ def add_device_flags(add: Callable) -> None:
 
 def resolve(args: Flags, method: Method) -> Flags:
     """Fill in what was left open and refuse contradictions. Return the same flags, complete."""
-    method.check_distance(args.dis_metric)
     method.check_flags(args)
     check_contradictions(args)
     defaults = PAPER | dict(method.paper) | (QUICK | dict(method.quick) if args.dataset == EMBEDDED else {})
     args.ipc = args.ipc or defaults["ipc"]
+    args.align = "fairdd" if args.FairDD else args.align or "vanilla"
+    args.FairDD = args.align == "fairdd"
     is_epoch_given = args.epoch_eval_train is not None     # then it holds for every network
     for name in defaults:
         if getattr(args, name, None) is None:
-            setattr(args, name, default_for(defaults, name, args.ipc))
+            setattr(args, name, default_for(defaults, name, args))
     args.eval_overrides = {name: {key: value for key, value in fields.items() if key != "epochs" or not is_epoch_given}
                            for name, fields in args.eval_overrides.items()}
-    args.align = "fairdd" if args.FairDD else args.align or "vanilla"
-    args.FairDD = args.align == "fairdd"
+    method.check_distance(args.dis_metric)
     args.device = resolve_device(args.device)
     return args
 
 
-def default_for(defaults: dict, name: str, ipc: int):
-    """Return a default, which may be a function of ipc."""
-    return defaults[name](ipc) if callable(defaults[name]) else defaults[name]
+def default_for(defaults: Mapping, name: str, args: argparse.Namespace = EXAMPLE):
+    """Return a default, which may be a function of the flags; by default of an example, for --help."""
+    return defaults[name](args) if callable(defaults[name]) else defaults[name]
 
 
 def check_contradictions(args: Flags) -> None:

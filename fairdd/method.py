@@ -34,13 +34,14 @@ class Method:
     update: update(context, syn, *key) makes one iteration and returns its mean loss (a scalar tensor);
     distances: name -> function, the choices of --dis_metric, "ours" first;
     paper, quick: defaults of flags, as published and for minutes on a CPU (Colored_Digits); a value may be a function
-    of ipc; eval_overrides: network name -> fields of TrainConfig in which its evaluation differs from the others'.
-    add_flags: adds the method's own flags to a parser's add_argument;
+    of the flags (method, dataset, ipc and align are set); eval_overrides: network name (or "*")
+    -> fields of TrainConfig in which its evaluation differs. add_flags: adds the method's own flags to a parser;
     check_flags: raises UserError for flags that contradict the method, before defaults are filled in;
     min_memory: bytes that a step holds at the same time, at least; steps_per_iteration: batches of real images that an
-    iteration sees.
+    iteration sees; pixel_optimizer: (flags, number of classes, side of the images) -> learning rate, momentum of
+    the pixels; unit_range: whether pixels are optimized in [0, 1] instead of normalized.
     What a method keeps from one iteration to the next, it puts into context.method_state, a dictionary of tensors,
-    numbers and lists, which every checkpoint holds.
+    numbers and lists, which every checkpoint holds. After a resume its tensors are on the CPU.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Method:
     check_flags: Callable[[object], None] = lambda args: None
     min_memory: Callable[[StepSize], int] = lambda step: 0
     steps_per_iteration: Callable[[object], int] = lambda args: 1
+    pixel_optimizer: Callable[[object, int, int], tuple[float, float]] = lambda args, *_: (args.lr_img, 0.5)
+    unit_range: bool = False
 
     def check_distance(self, name: str) -> None:
         """Raise UserError if --dis_metric names a distance of another method."""

@@ -34,7 +34,7 @@ TOY = Method(
     name="Toy", update=update, distances={"ours": lambda x: (x.detach().square().sum(), 2 * x.detach()),
                                           "l1": lambda x: (x.detach().abs().sum(), x.detach().sign())},
     add_flags=lambda add: add("--inertia", type=positive_float, default=0.5, help="of the running mean"),
-    paper=dict(Iteration=1000, lr_img=0.1), quick=dict(Iteration=5, lr_img=lambda ipc: 0.1 / ipc),
+    paper=dict(Iteration=1000, lr_img=0.1), quick=dict(Iteration=5, lr_img=lambda args: 0.1 / args.ipc),
 )
 
 

@@ -86,7 +86,7 @@ def test_matching_trains_networks_for_exactly_the_epochs_asked_for():
 ])
 def test_training_batches_are_augmented_by_their_strategy(strategy, expected):
     images = brightness_data(25).batch(torch.arange(25))
-    result = augment_batch(images, strategy, torch_generator(0))
+    result = augment_batch(images, TrainConfig(1, 0.1, strategy=strategy), torch_generator(0))
     assert torch.equal(result, expected(images, torch_generator(0)))
     assert torch.equal(result, images) == (strategy == "none")
     seen = []

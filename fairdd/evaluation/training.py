@@ -12,19 +12,26 @@ from fairdd.core.parallel import chunk_slices, map_chunks, max_chunk_size, order
 from fairdd.core.rng import seeded, torch_generator
 from fairdd.datasets.base import GroupedImages
 from fairdd.evaluation.metrics import attribute_metrics, fairness_metrics
-from fairdd.matching.augment import augment, crop_noise, draw
+from fairdd.matching.augment import augment, crop_noise, cutmix, draw, draw_composed
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a network is trained. strategy: of DSA, "none", or "crop_noise" (DC's for batch-norm networks)."""
+    """How a network is trained.
+
+    strategy: of DSA, "none", or "crop_noise" (DC's for batch-norm networks); is_composed: whether its operations are
+    composed as in IDC; cutmix: probability that a batch is mixed; schedule: a name of SCHEDULES.
+    """
 
     epochs: int
     lr: float
     batch_size: int = 256
     strategy: str = "none"
+    is_composed: bool = False
+    cutmix: float = 0.0
+    schedule: str = "dc"
 
 
 def evaluate_synset(make_net: Callable[[], nn.Module], data, test: GroupedImages, config: TrainConfig, num_eval: int,
@@ -44,7 +51,7 @@ def train_and_test(make_net: Callable[[], nn.Module], data, test: GroupedImages,
     Networks are trained side by side (ordered_map) but created here, since weights use torch's global generator.
     """
     nets_and_keys = ((init_network(make_net, *key), key) for key in keys)
-    steps = len(keys) * (config.epochs + 1)
+    steps = len(keys) * num_passes(config)
     with tqdm(total=steps, desc=title and f"testing {title}", leave=False, disable=None if title else True) as bar:
 
         def metrics(net_and_key: tuple[nn.Module, tuple]) -> dict:
@@ -69,14 +76,25 @@ def init_network(make_net: Callable[[], nn.Module], *key) -> nn.Module:
 
 def train_with_schedule(net: nn.Module, data, config: TrainConfig, generator: torch.Generator,
                         on_epoch_end: Callable[[], object] = lambda: None) -> None:
-    """Train as in DC: epochs + 1 passes of SGD; past half of them lr drops to a tenth and momentum restarts."""
+    """Train with SGD and the schedule of the config.
+
+    dc: epochs + 1 passes; past half of them lr drops to a tenth and momentum restarts. idc: epochs passes; lr drops to
+    a fifth at two thirds and again at five sixths of them.
+    """
     optimizer = sgd(net, config.lr)
     net.train()
-    for epoch in range(config.epochs + 1):
+    for epoch in range(num_passes(config)):
         train_epoch(net, data, config, optimizer, generator)
-        if epoch == config.epochs // 2 + 1:
+        if config.schedule == "dc" and epoch == config.epochs // 2 + 1:
             optimizer = sgd(net, config.lr / 10)
+        if config.schedule == "idc" and epoch + 1 in (2 * config.epochs // 3, 5 * config.epochs // 6):
+            optimizer.param_groups[0]["lr"] *= 0.2
         on_epoch_end()
+
+
+def num_passes(config: TrainConfig) -> int:
+    """Return how many passes over the data the schedule makes."""
+    return config.epochs + (config.schedule == "dc")
 
 
 def train_epochs(net: nn.Module, data, config: TrainConfig, optimizer: torch.optim.Optimizer,
@@ -90,17 +108,34 @@ def train_epoch(net: nn.Module, data, config: TrainConfig, optimizer: torch.opti
                 generator: torch.Generator) -> None:
     """Make one pass over data, with order and augmentations drawn from the generator."""
     for index in torch.randperm(len(data.labels), generator=generator).split(config.batch_size):
-        images = augment_batch(data.batch(index), config.strategy, generator)
-        accumulate_gradients(net, images, data.labels[index].to(images.device))
-        optimizer.step()
+        train_batch(net, data.batch(index), data.labels[index], config, optimizer, generator)
 
 
-def accumulate_gradients(net: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Set the .grad of every weight to the gradient of the batch's mean cross entropy, computed chunk by chunk."""
+def train_batch(net: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig, optimizer: torch.optim.Optimizer,
+                generator: torch.Generator) -> None:
+    """Make one step on a batch, augmented and mixed with draws from the generator."""
+    images, labels = augment_batch(images, config, generator), labels.to(images.device)
+    mixed = ()
+    if config.cutmix and torch.rand(1, generator=generator).item() < config.cutmix:
+        images, *mixed = cutmix(images, labels, generator)
+    accumulate_gradients(net, images, labels, *mixed)
+    optimizer.step()
+
+
+def accumulate_gradients(net: nn.Module, images: Tensor, labels: Tensor, other_labels: Tensor | None = None,
+                         share: float = 1.0) -> None:
+    """Set the .grad of every weight to the gradient of the batch's mean cross entropy, computed chunk by chunk.
+
+    other_labels: (B,) of the images that were mixed in (CutMix); share: weight of the own labels in the loss.
+    """
     weights = [weight for weight in net.parameters() if weight.requires_grad]
 
     def chunk_gradient(rows: slice) -> tuple[Tensor, ...]:
-        loss = F.cross_entropy(net(images[rows]), labels[rows], reduction="sum") / len(images)
+        logits = net(images[rows])
+        loss = F.cross_entropy(logits, labels[rows], reduction="sum") / len(images)
+        if other_labels is not None:
+            other = F.cross_entropy(logits, other_labels[rows], reduction="sum") / len(images)
+            loss = share * loss + (1 - share) * other
         return torch.autograd.grad(loss, weights)
 
     chunks = chunk_slices(len(images), max_chunk_size(net, images[:1]))
@@ -114,19 +149,22 @@ def sgd(net: nn.Module, lr: float) -> torch.optim.SGD:
     return torch.optim.SGD(net.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
 
 
-def augment_batch(images: Tensor, strategy: str, generator: torch.Generator) -> Tensor:
+def augment_batch(images: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
     """Augment a training batch: DSA draws one operation for the batch and separate numbers for each image."""
-    if strategy == "crop_noise":
+    if config.strategy == "crop_noise":
         return crop_noise(images, generator)
-    return augment(images, draw(strategy, len(images), generator, one_operation=True))
+    if config.is_composed:
+        return augment(images, draw_composed(config.strategy, len(images), generator))
+    return augment(images, draw(config.strategy, len(images), generator, one_operation=True))
 
 
-def predict(net: nn.Module, data: GroupedImages) -> Tensor:
-    """Return the predicted class of every image of data. (N,) int64, on the CPU"""
+def predict(net: nn.Module, data: GroupedImages, rows: Tensor | None = None) -> Tensor:
+    """Return the predicted class of the images at rows (default: of all). (N,) int64, on the CPU"""
     net.eval()
 
     def predict_chunk(rows: Tensor) -> Tensor:
         with torch.inference_mode():
             return net(data.batch(rows)).argmax(1).cpu()
 
-    return torch.cat(list(map_chunks(predict_chunk, [torch.arange(len(data))], net, data.batch(torch.arange(1)))))
+    rows = torch.arange(len(data)) if rows is None else rows
+    return torch.cat(list(map_chunks(predict_chunk, [rows], net, data.batch(rows[:1]))))

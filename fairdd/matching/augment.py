@@ -5,6 +5,7 @@ synthetic images (siamese); training a network uses one operation per batch and 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,9 +40,28 @@ def draw(strategy: str, count: int, generator: torch.Generator | None = None,
     return Draws(names, which, torch.rand(count, 3, generator=generator))
 
 
-def augment(images: Tensor, draws: Draws | None, index: Tensor | None = None) -> Tensor:
-    """Apply its draw to each image. images: (B, C, H, W); index: (B,) the draw of each (default: draw i to image i)."""
+def draw_composed(strategy: str, count: int, generator: torch.Generator | None = None) -> tuple[Draws, ...]:
+    """Draw count augmentations as IDC composes them: flip, color, one of the other operations, then cutout.
+
+    Each stage takes part if its operations are in the strategy.
+    """
+    names = [] if strategy == "none" else strategy.split("_")
+    others = [name for name in names if name not in ("flip", "color", "cutout")]
+    stages = [[name] if name in names else [] for name in ("flip", "color")] + [others]
+    stages.append(["cutout"] if "cutout" in names else [])
+    return tuple(draw("_".join(stage), count, generator) for stage in stages if stage)
+
+
+def augment(images: Tensor, draws: Draws | Sequence[Draws] | None, index: Tensor | None = None) -> Tensor:
+    """Apply its draw to each image. images: (B, C, H, W); index: (B,) the draw of each (default: draw i to image i).
+
+    Several draws are applied one after another.
+    """
     if draws is None:
+        return images
+    if isinstance(draws, tuple):
+        for stage in draws:
+            images = augment(images, stage, index)
         return images
     index = torch.arange(len(images)) if index is None else index.cpu()
     which = draws.which[index]
@@ -65,6 +85,23 @@ def crop_noise(images: Tensor, generator: torch.Generator) -> Tensor:
     shifted, is_inside = _shift(images, *_integer(numbers[:, 1:], -DC_CROP, DC_CROP - 1).unbind(1))
     shifted = torch.where(is_inside, shifted, images.mean((0, 2, 3), keepdim=True))
     return torch.where((numbers[:, 0] < 0.5)[:, None, None, None], shifted, images + DC_NOISE * noise)
+
+
+def cutmix(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """Replace a box of every image by the same box of another image of the batch (CutMix, Yun et al. 2019).
+
+    images: (B, C, H, W); labels: (B,). Returns the images, the labels of the other images, and the share of the area
+    that keeps its own label, which is the weight of the own label in the loss.
+    """
+    height, width = images.shape[-2:]
+    share, x, y = torch.rand(3, generator=generator).tolist()       # Beta(1, 1) is uniform
+    side = math.sqrt(1 - share)
+    top, bottom = (min(max(int(y * height) + sign * int(height * side) // 2, 0), height) for sign in (-1, 1))
+    left, right = (min(max(int(x * width) + sign * int(width * side) // 2, 0), width) for sign in (-1, 1))
+    order = torch.randperm(len(images), generator=generator).to(images.device)
+    images = images.clone()
+    images[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
+    return images, labels[order], 1 - (bottom - top) * (right - left) / (height * width)
 
 
 def color(images: Tensor, u: Tensor) -> Tensor:

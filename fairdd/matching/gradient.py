@@ -30,7 +30,16 @@ def flat_cosine(syn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     return 1 - cosine(*(torch.cat([g.flatten() for g in gradient]) for gradient in (syn, real)))
 
 
+def on_convolutions(distance: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """Return the sum of a distance over the weights of convolutions; other parameters are ignored (IDC)."""
+    return lambda syn, real: sum(distance(s, r) for s, r in zip(syn, real, strict=True) if s.ndim == 4)
+
+
 GRADIENT_DISTANCES = {"ours": layerwise_cosine, "mse": squared_difference, "cos": flat_cosine}
+CONVOLUTION_DISTANCES = {
+    "l1": on_convolutions(lambda s, r: (s - r).abs().sum()),
+    "mse": on_convolutions(lambda s, r: (s - r).square().sum()),
+}
 
 
 def gradient_loss(net: nn.Module, real, syn: Sequence[Tensor], targets: Targets,

@@ -4,8 +4,9 @@ With a factor F (IDC, Kim et al. 2022) a stored image is a grid of F x F small o
 expanded: each small image is cut out and enlarged to full size, so F * F times as many images are matched as stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,32 +17,35 @@ from fairdd.core.errors import UserError
 from fairdd.core.rng import numpy_generator, torch_generator
 
 MOMENTUM = 0.5
-INITS = ("real", "balanced", "noise")
+INITS = ("real", "balanced", "noise", "kmeans")
 
 
 class SynSet:
     """The images that are distilled.
 
-    images: (M, C, H, W) stored, normalized float32, M = classes * ipc, class by class; image_labels: (M,) their labels;
-    labels: (M * factor * factor,) of the expanded images. Labels are int64, on the CPU.
+    images: (M, C, H, W) float32 as they are optimized, M = classes * ipc, class by class: normalized, or in [0, 1] if
+    the mean and std to normalize them with are given; image_labels: (M,) their labels; labels: (M * factor * factor,)
+    of the expanded images. Labels are int64, on the CPU.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, lr_img: float, factor: int = 1):
-        self.images = images.detach().clone().requires_grad_(True)
+    def __init__(self, images: Tensor, labels: Tensor, lr_img: float, factor: int = 1, momentum: float = MOMENTUM,
+                 normalization: tuple | None = None):
+        self.normalization = normalization
+        self.images = self._to_stored(images.detach()).clone().requires_grad_(True)
         self.image_labels, self.labels = labels, labels.repeat_interleave(factor**2)
         self.factor = factor
-        self.optimizer = torch.optim.SGD([self.images], lr=lr_img, momentum=MOMENTUM)
+        self.optimizer = torch.optim.SGD([self.images], lr=lr_img, momentum=momentum)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def expanded(self) -> Tensor:
         """Return all images, expanded, connected to the pixels by autograd. (M * factor * factor, C, H, W)"""
-        return expand_grid(self.images, self.factor)
+        return self._to_normalized(expand_grid(self.images, self.factor))
 
     def of_class(self, label: int) -> Tensor:
         """Return the expanded images of one class, connected to the pixels. (ipc * factor * factor, C, H, W)"""
-        return expand_grid(self.images[self.image_labels == label], self.factor)
+        return self._to_normalized(expand_grid(self.images[self.image_labels == label], self.factor))
 
     def as_dataset(self) -> "LabeledImages":
         """Return the expanded images as they are now, detached: to train networks on."""
@@ -49,7 +53,7 @@ class SynSet:
 
     def to_list(self) -> list[Tensor]:
         """Return [images, labels] as stored, detached and on the CPU: the DC/DM `.pt` format."""
-        return [self.images.detach().cpu().clone(), self.image_labels.clone()]
+        return [self._to_normalized(self.images.detach()).cpu().clone(), self.image_labels.clone()]
 
     def state(self) -> dict[str, Tensor | None]:
         """Return copies of the images and of their momentum (None before the first step): all the next step needs."""
@@ -62,6 +66,25 @@ class SynSet:
             self.images.copy_(state["images"])
         if state["momentum"] is not None:
             self.optimizer.state[self.images]["momentum_buffer"] = state["momentum"].to(self.images.device)
+
+    def clamp(self) -> None:
+        """Limit pixels that are optimized in [0, 1] to this range (IDC)."""
+        with torch.no_grad():
+            self.images.clamp_(0, 1)
+
+    def _to_stored(self, images: Tensor) -> Tensor:
+        """Return normalized images on the scale on which they are optimized."""
+        if self.normalization is None:
+            return images
+        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in self.normalization)
+        return images * std + mean
+
+    def _to_normalized(self, images: Tensor) -> Tensor:
+        """Return images on the scale on which they are optimized as networks see them."""
+        if self.normalization is None:
+            return images
+        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in self.normalization)
+        return (images - mean) / std
 
     def step(self, images: Tensor | Sequence[Tensor], gradient: Tensor | Sequence[Tensor]) -> None:
         """Update the pixels. gradient: of the loss with respect to images, which autograd connects to the pixels."""
@@ -114,19 +137,24 @@ def pack_grid(images: Tensor, factor: int) -> Tensor:
     return grid.reshape(-1, channels, factor * height, factor * width)
 
 
-def init_synthetic(real, ipc: int, init: str, lr_img: float, *key, factor: int = 1) -> SynSet:
-    """Return the synthetic set before the first iteration. real: GroupedImages; init: "real", "balanced" or "noise"."""
+def init_synthetic(real, ipc: int, init: str, lr_img: float, *key, factor: int = 1, choose: Callable | None = None,
+                   **options) -> SynSet:
+    """Return the synthetic set before the first iteration.
+
+    real: GroupedImages; init: "real", "balanced", "noise", or another with choose(label, count) -> rows of real that
+    start the class; options: of SynSet.
+    """
     labels = torch.arange(real.num_classes).repeat_interleave(ipc)
     if init == "noise":
         shape = (len(labels), *real.images.shape[1:])
         images = torch.randn(shape, generator=torch_generator(*key, "start")).to(real.images.device)
     else:
         check_ipc(real, ipc, factor)
-        choose = {"real": choose_random, "balanced": choose_balanced}[init]
         generator = numpy_generator(*key, "start")
-        rows = [choose(real, label, ipc * factor**2, generator) for label in range(real.num_classes)]
+        choose = choose or partial({"real": choose_random, "balanced": choose_balanced}[init], real, generator)
+        rows = [choose(label, ipc * factor**2) for label in range(real.num_classes)]
         images = pack_grid(real.batch(torch.cat(rows)), factor)
-    return SynSet(images, labels, lr_img, factor)
+    return SynSet(images, labels, lr_img, factor, **options)
 
 
 def check_ipc(real, ipc: int, factor: int = 1) -> None:
@@ -138,13 +166,13 @@ def check_ipc(real, ipc: int, factor: int = 1) -> None:
                             "use a smaller --ipc or --init noise")
 
 
-def choose_random(real, label: int, count: int, generator: np.random.Generator) -> Tensor:
+def choose_random(real, generator: np.random.Generator, label: int, count: int) -> Tensor:
     """Return count random rows of a class, so that groups appear in their proportions. (count,)"""
     rows = (real.labels == label).nonzero().flatten()
     return rows[generator.permutation(len(rows))[:count]]
 
 
-def choose_balanced(real, label: int, count: int, generator: np.random.Generator) -> Tensor:
+def choose_balanced(real, generator: np.random.Generator, label: int, count: int) -> Tensor:
     """Return count rows of a class, as many from every group as it has; ties are broken at random. (count,)"""
     groups = generator.permutation(real.num_groups)
     cells = [((real.labels == label) & (real.groups == g)).nonzero().flatten() for g in groups.tolist()]

@@ -20,7 +20,7 @@ from fairdd.report.load_runs import FinishedRun, read_run
 from fairdd.run.folder import EVALUATIONS, RUNTIME_FLAGS
 
 IGNORED_WHEN_POOLING = RUNTIME_FLAGS | {"seed", "num_exp", "eval_every"}
-ALIGNMENT_FLAGS = {"align", "FairDD"}
+ALIGNMENT_FLAGS = {"align", "FairDD", "cluster", "train_net"}     # the last two follow from the alignment
 DATA_OPTIONS = {field.name: field.default for field in fields(DatasetRequest)}
 NOT_IN_LABELS = IGNORED_WHEN_POOLING | ALIGNMENT_FLAGS | {"trained_on", "images"}
 USUAL = {**DATA_OPTIONS, "init": "real", "factor": 1, "dis_metric": "ours", "warmup_epochs": 0}     # not in names

@@ -8,14 +8,19 @@ from torch import Tensor, nn
 
 from fairdd.core.parallel import with_precision
 from fairdd.core.rng import seeded
+from fairdd.datasets import DATASETS
 from fairdd.datasets.base import GroupedImages
 from fairdd.evaluation.training import TrainConfig
 from fairdd.flags import Flags
 from fairdd.matching.augment import Draws, augment
+from fairdd.matching.clustering import representatives
+from fairdd.matching.embedding import embeddings
 from fairdd.matching.sampling import RandomSampler, StratifiedSampler
 from fairdd.method import Method
 from fairdd.run.folder import RunFolder
 from fairdd.run.tensorboard import NullWriter
+
+DIGITS = {name for name in DATASETS if name.startswith(("Colored_MNIST", "Colored_Digits"))}    # IDC does not flip them
 
 
 @dataclass
@@ -61,6 +66,19 @@ class Context:
         """Return batch_real images of every class (all, if it has fewer), drawn from the key."""
         return RealBatch(self.real, self.sampler.rows(*key), draws)
 
+    def representatives(self, *key, label: int, count: int, net: nn.Module | None = None) -> Tensor:
+        """Return count rows of a class that represent it, by k-means on embeddings of net (default: a new network).
+
+        With --cluster cell every group has an equal share of the clusters.
+        """
+        net = net or self.init_network(self.args.model, *key, "init")
+
+        def embed(rows: Tensor) -> Tensor:
+            return embeddings(net, RealBatch(self.real, rows, None))
+
+        by_group = self.args.cluster == "cell"
+        return representatives(self.real, embed, label, count, by_group, *key, max_clustered=self.args.max_clustered)
+
 
 @dataclass(frozen=True)
 class RealBatch:
@@ -71,7 +89,7 @@ class RealBatch:
 
     data: GroupedImages
     rows: Tensor
-    draws: Draws | None
+    draws: Draws | tuple[Draws, ...] | None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -98,4 +116,7 @@ def build_network(make_network: Callable, name: str, data: GroupedImages) -> nn.
 def evaluation_config(args: Flags, model: str) -> TrainConfig:
     """Return how evaluation networks of this name are trained: the flags, and what the method overrides for it."""
     config = TrainConfig(args.epoch_eval_train, args.lr_net, args.batch_train, args.dsa_strategy)
-    return replace(config, **args.eval_overrides.get(model, {}))
+    if args.eval_recipe == "idc":
+        flip = "" if args.dataset in DIGITS else "_flip"
+        return replace(config, batch_size=64, strategy=f"color_crop{flip}_scale_rotate", cutmix=0.5, schedule="idc")
+    return replace(config, **args.eval_overrides.get(model, args.eval_overrides.get("*", {})))

@@ -61,10 +61,12 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
     except Timeout:
         name = owner.read_text().strip() if owner.exists() else "another process"
         raise UserError(f"{folder} is in use by {name}; wait for it or use another --save_path") from None
-    with lock:
+    try:
         with report_write_errors(folder):
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -98,9 +98,13 @@ def resume_or_init(context: Context, experiment: int) -> tuple[SynSet, int]:
 
 def initial_synset(context: Context, experiment: int) -> SynSet:
     """Return the synthetic set of an experiment before its first iteration."""
-    args = context.args
-    key = (args.seed, "experiment", experiment)
-    return init_synthetic(context.real, args.ipc, args.init, args.lr_img, *key, factor=args.factor)
+    args, real, key = context.args, context.real, (context.args.seed, "experiment", experiment)
+    lr, momentum = context.method.pixel_optimizer(args, real.num_classes, real.images.shape[-1])
+    normalization = (real.mean, real.std) if context.method.unit_range else None
+    choose = (lambda label, count: context.representatives(*key, label=label, count=count)) \
+        if args.init == "kmeans" else None
+    return init_synthetic(real, args.ipc, args.init, lr, *key, factor=args.factor, choose=choose, momentum=momentum,
+                          normalization=normalization)
 
 
 def save_checkpoint(context: Context) -> None:

@@ -81,8 +81,10 @@ def check_classes(train: GroupedImages, args) -> None:
     if args.init != "noise":
         synset.check_ipc(train, args.ipc, args.factor)
     groups = (train.counts() > 0).sum(0).max().item()
-    if args.group_balance and args.batch_real < groups:
-        raise UserError(f"--group_balance takes images of every group: --batch_real must be at least {groups}")
+    is_clustered = getattr(args, "cluster_every", None) and args.cluster == "cell"
+    if (args.group_balance or is_clustered) and args.batch_real < groups:
+        reason = "--cluster cell finds clusters" if is_clustered else "--group_balance takes images"
+        raise UserError(f"{reason} of every group: --batch_real must be at least {groups}")
 
 
 def check_networks(names: Iterable[str], build_network: Callable[[str], nn.Module]) -> None:
