@@ -188,9 +188,9 @@ def add_data_flags(add: Callable) -> None:
         help="folder that holds the data sets' folders, or the images of Folder; default: ./%(default)s")
     add("--data_seed", type=int_at_least(0), default=30,
         help="seed of splits and colors; default: %(default)s, as published")
-    add("--labels", type=expand_paths, metavar="CSV",
-        help="for Folder: one row per image, its path and attributes; default: labels.csv in --data_path, or, if there "
-             "is none, folders class/group/")
+    add("--labels", type=expand_paths, metavar="FILE",
+        help="for Folder: CSV or parquet file with one row per image, or a file for each of train, val and test "
+             "(train.csv,test.csv); default: labels.csv, folders class/group/, or parquet files in --data_path")
     add("--target_attr", metavar="NAME",
         help="attribute that is the class: for CelebA a name or number of its 40 (Attractive), for UTKface age, gender "
              "or race (age), for Folder a column (class); numbers can be cut into ranges: age:20,40; "
@@ -206,7 +206,8 @@ def add_data_flags(add: Callable) -> None:
     add("--path_column", metavar="NAME",
         help="for Folder: column of image paths; default: found by name or content")
     add("--unknown", metavar="VALUES",
-        help="for Folder: comma-separated values that leave a row out, such as unknown,-1; a last comma adds empty")
+        help="for Folder: comma-separated values that leave a row out if its class or group has one: unknown,-1, (the "
+             "last comma: empty cells too; race=4: in that column only)")
     add("--split_by", metavar="NAME",
         help="for Folder: column (patient, person, lesion) whose images all stay on one side of a drawn split")
     add("--follow_links", action="store_true", help="for Folder: allow links that leave the folder")
