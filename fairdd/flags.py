@@ -92,9 +92,11 @@ def parse_flags(methods: Sequence[Method], network_factory: Callable, eval_modes
 
 def to_argv(flags: dict) -> list[str]:
     """Return flags as they are typed; None is left out, and False unless it can be typed."""
-    argv = [f"--no-{name}" for name in NEGATABLE_FLAGS & flags.keys() if flags[name] is False]
+    argv = []
     for name, value in flags.items():
-        if value is not None and value is not False:
+        if value is False and name in NEGATABLE_FLAGS:
+            argv.append(f"--no-{name}")
+        elif value is not None and value is not False:
             values = [] if value is True else value if isinstance(value, list) else [value]
             argv += [f"--{name}", *map(str, values)]
     return argv

@@ -90,7 +90,7 @@ def test_a_step_is_sgd_with_momentum_one_half():
 
 
 def test_a_step_follows_the_gradient_through_what_was_done_to_the_images():
-    syn = SynSet(torch.ones(2, 3, 4, 4), torch.tensor([0, 1]), lr_img=0.1, factor=2)
+    syn = SynSet(torch.ones(2, 3, 4, 4).double(), torch.tensor([0, 1]), lr_img=0.1, factor=2)
     images = 5 * syn.expanded().flip(-1)
     gradient = torch.randn_like(images)
     [expected] = torch.autograd.grad((images * gradient).sum(), syn.images, retain_graph=True)
