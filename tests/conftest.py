@@ -8,8 +8,8 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"         # before torch is imported
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 
 @pytest.fixture(autouse=True)
