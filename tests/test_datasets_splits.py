@@ -240,6 +240,14 @@ def test_copies_of_a_file_are_on_one_side_and_counted(own, seed):
             (label, group) for path, label, group in rows if side[path] == name)
 
 
+def test_a_set_of_copies_alone_is_refused_as_such(own):
+    for path, *_ in ROWS[1:]:
+        copyfile(own / ROWS[0][0], own / path)
+    write_csv(own, [HEADER, *ROWS])
+    with pytest.raises(UserError, match=r"too few images .*; 59 images are copies of another file"):
+        get(own)
+
+
 def test_copies_across_a_given_split_are_counted(own):
     write_splits(own, ("train", "test"))
     copyfile(own / ROWS[0][0], own / ROWS[1][0])

@@ -145,7 +145,10 @@ def make_split(table: ImageTable, target: Attribute, protected: Attribute, copie
         return replace(split, notes=check_given_split(table, split, copies, units, split_by))
     units = join_units(units, copies)
     members, names = cells_of_units(target, protected, units)
-    drawn = hold_out_test(members, request.data_seed, request.rare_cells, names)
+    try:
+        drawn = hold_out_test(members, request.data_seed, request.rare_cells, names)
+    except UserError as error:
+        raise UserError("; ".join([str(error), *describe_copies(copies, target, protected)])) from None
     test = keep_units_together(drawn.test, cell_numbers(target, protected), units, request.data_seed)
     cells = cell_members(target, protected, np.arange(len(table)))
     train = np.concatenate([np.setdiff1d(cell, test) for cell in cells])
