@@ -122,7 +122,8 @@ def reference_dc_step(problem: Problem, align: str) -> list[Tensor]:
 
 def dc_step(problem: Problem, align: str) -> list[Tensor]:
     """Return loss and pixel gradient of a DC outer loop, as main_DC.py computes them."""
-    syn = [problem.augmented(label)[1] for label in range(problem.num_classes)]
+    classes = [problem.syn.of_class(label) for label in range(problem.num_classes)]
+    syn = [augment(images, problem.draws, torch.full((len(images),), label)) for label, images in enumerate(classes)]
     targets, net = ALIGNMENTS[align](problem.labels, problem.groups), problem.net.requires_grad_(True)
     losses, gradients = gradient_loss(net, AugmentedReal(problem), syn, targets)
     return [losses.sum(), *torch.autograd.grad(syn, problem.syn.images, gradients)]
