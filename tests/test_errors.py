@@ -5,9 +5,11 @@ import signal
 import threading
 
 import pytest
+from refusal import refusal
 
 import main_DM
 from fairdd.core.errors import Interrupted, UserError, catch_termination, report_user_errors
+from fairdd.run import loop
 
 
 def handlers():
@@ -56,3 +58,17 @@ def test_a_run_in_a_thread_gives_the_same_set_and_leaves_signal_handlers_alone(t
     assert seen == [before, before]
     assert (tmp_path / "thread/synthetic.pt").read_bytes() == (tmp_path / "main/synthetic.pt").read_bytes()
     assert (tmp_path / "thread/results.json").exists()
+
+
+def test_an_error_of_the_disk_names_the_file_and_the_reason_as_they_are(tmp_path, capsys):
+    message = refusal(capsys, report_user_errors(lambda: (tmp_path / "labels.csv").read_text()))
+    assert message == f"error: {tmp_path / 'labels.csv'}: No such file or directory\n"
+
+
+def test_reading_data_that_fails_is_not_called_a_failed_write(tmp_path, capsys, monkeypatch):
+    def unreadable(*_args, **_options):
+        raise PermissionError(13, "Permission denied", "/data/batch")
+
+    monkeypatch.setattr(loop, "get_dataset", unreadable)
+    message = refusal(capsys, main_DM.main, ["--save_path", str(tmp_path / "run")])
+    assert message == "error: /data/batch: Permission denied\n"

@@ -46,7 +46,10 @@ def catch_termination() -> Iterator[None]:
 
 
 def report_user_errors(main: Callable) -> Callable:
-    """Decorate an entry point: a UserError exits with its message and status 2, a signal with 128 + its number."""
+    """Decorate an entry point: a UserError exits with its message and status 2, a signal with 128 + its number.
+
+    An OSError that names a file (a disk or a permission) exits with that file, the reason, and status 2.
+    """
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):
@@ -54,6 +57,11 @@ def report_user_errors(main: Callable) -> Callable:
             return main(*args, **kwargs)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
             sys.exit(2)
         except Interrupted as interrupt:
             print(f"interrupted by {interrupt}; re-run the same command to resume", file=sys.stderr)
