@@ -1,7 +1,9 @@
 """A new method is one Method and one update function: everything else works with it and knows nothing of it."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,3 +135,11 @@ def test_a_distance_of_another_method_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--dis_metric", "cos", "--save_path", str(tmp_path)])
     assert "--dis_metric cos is not supported by Toy; supported: ours, l1" in capsys.readouterr().err
+
+
+def test_the_examples_of_the_method_page_are_valid():
+    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text()
+    [entry] = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "METHOD =" in block]
+    names = {"__name__": "main_PM"}
+    exec(entry, names)
+    assert names["METHOD"].update is names["update"] and callable(names["network_factory"])
