@@ -164,6 +164,10 @@ def test_representatives_are_the_images_nearest_to_the_cluster_centers_of_each_g
     rows = representatives(Points, Points.points.__getitem__, 0, 4, True, "key")
     corners = {tuple((Points.points[row] / 9).round().int().tolist()) for row in rows.tolist()}
     assert corners == {(0, 0), (1, 0), (0, 1), (1, 1)} and Points.groups[rows].tolist() == [0, 0, 1, 1]
+    for start in (0, 20):       # the clusters of the large group: its representative is one of the most central images
+        cluster = Points.points[start : start + 20]
+        central = (cluster - cluster.mean(0)).norm(dim=1).argsort()[:5] + start
+        assert set(central.tolist()) & set(rows.tolist())
     again = representatives(Points, Points.points.__getitem__, 0, 4, True, "key")
     assert torch.equal(rows, again)
 
