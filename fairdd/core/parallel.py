@@ -70,6 +70,14 @@ def map_chunks(fn: Callable, segments: Sequence[Tensor], net: nn.Module, image: 
     yield from ordered_map(fn, merge_segments(segments, size) if merge else cut_segments(segments, size), image.device)
 
 
+def example(images) -> Tensor:
+    """Return one of the images, or a tensor like one. images: (B, C, H, W) or an object indexed like it -> (1, C, H, W)
+
+    An object that computes images when it is indexed may have it as an attribute.
+    """
+    return images[:1] if isinstance(images, Tensor) else images.example if hasattr(images, "example") else images[:1]
+
+
 def cut_segments(segments: Sequence[Tensor], size: int) -> list[Tensor]:
     """Cut every segment into chunks of nearly equal length, at most size."""
     return [rows[chunk] for rows in segments for chunk in chunk_slices(len(rows), size)]

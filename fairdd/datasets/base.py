@@ -1,5 +1,6 @@
 """The contract of a data set: uint8 images, each with a class and a group, and the names of both."""
 
+import functools
 import hashlib
 import math
 import os
@@ -9,6 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fairdd.core.device import upload
 
 HASH_BYTES = 2**24      # hashed at a time
 
@@ -61,7 +64,7 @@ class GroupedImages:
 
     def batch(self, index: Tensor) -> Tensor:
         """Return the normalized images at index (B,). -> (B, C, H, W) float32 on the images' device"""
-        index = index.to(self.images.device, non_blocking=True)
+        [index] = upload(self.images.device, index)
         return normalize(self.images[index], self.mean, self.std)
 
     def to(self, device: torch.device | str) -> "GroupedImages":
@@ -117,13 +120,19 @@ def digest_tensor(tensor: Tensor) -> str:
 
 def normalize(images: Tensor, mean: tuple, std: tuple) -> Tensor:
     """Map uint8 images (B, C, H, W) to float32 (image / 255 - mean) / std, per channel."""
-    shift, scale = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (mean, std))
+    shift, scale = channel_constants(tuple(mean), tuple(std), images.device)
     return (images.float() / 255 - shift) / scale
+
+
+@functools.lru_cache(16)
+def channel_constants(mean: tuple, std: tuple, device: torch.device) -> list[Tensor]:
+    """Return the mean and std on the device, to be combined with images (B, C, H, W). -> two tensors (C, 1, 1)"""
+    return [x.view(-1, 1, 1) for x in upload(device, torch.tensor(mean), torch.tensor(std))]
 
 
 def denormalize(images: Tensor, mean: tuple, std: tuple) -> Tensor:
     """Invert normalize: map float images to values in [0, 1], clamped."""
-    shift, scale = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (mean, std))
+    shift, scale = channel_constants(tuple(mean), tuple(std), images.device)
     return (images * scale + shift).clamp(0, 1)
 
 

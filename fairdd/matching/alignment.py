@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fairdd.core.device import upload
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -60,6 +62,15 @@ def disjoint_targets(classes: Tensor, segment_ids: Tensor, weights: Tensor) -> T
 
 def segment_sum(values: Tensor, targets: Targets) -> Tensor:
     """Return the weighted sum of every target. values: (B, D), one row per image of the batch -> (T, D)"""
-    images, segment_ids, weights = (x.to(values.device) for x in (targets.images, targets.segment_ids, targets.weights))
-    weighted = values.index_select(0, images) * weights.to(values)[:, None]     # its gradient is deterministic
-    return values.new_zeros(len(targets), values.shape[1]).index_add(0, segment_ids, weighted)
+    return sum_pairs(values, len(targets), *upload(values.device, *pairs_of(targets, values.dtype)))
+
+
+def pairs_of(targets: Targets, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the image, the target and the weight of every pair. Three (P,), the weights of this type"""
+    return targets.images, targets.segment_ids, targets.weights.to(dtype)
+
+
+def sum_pairs(values: Tensor, count: int, images: Tensor, segment_ids: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sums of count targets, whose pairs are on the device of values. (B, D) -> (count, D)"""
+    weighted = values.index_select(0, images) * weights[:, None]        # its gradient is deterministic
+    return values.new_zeros(count, values.shape[1]).index_add(0, segment_ids, weighted)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fairdd.core.parallel import map_chunks
-from fairdd.matching.alignment import Targets, class_mean_targets, segment_sum
+from fairdd.core.device import upload
+from fairdd.core.parallel import example, map_chunks
+from fairdd.matching.alignment import Targets, class_mean_targets, pairs_of, segment_sum, sum_pairs
 
 
 def squared_l2(difference: Tensor) -> Tensor:
@@ -33,20 +34,23 @@ def embedding_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, target
     real_means = target_embeddings(net, real, targets)
 
     def losses_and_gradient(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:     # rows: of one or more whole classes
-        images = syn.detach()[rows.to(syn.device)].requires_grad_()
         classes = class_mean_targets(syn_labels[rows], None)
-        syn_means = segment_sum(net.embed(images), classes)
         index = torch.isin(targets.classes, classes.classes).nonzero().flatten()
         class_index = torch.searchsorted(classes.classes, targets.classes[index])
-        difference = real_means[index.to(syn.device)] - syn_means.index_select(0, class_index.to(syn.device))
-        distances = targets.coefficients[index].to(syn) * distance(difference)
+        rows, index, class_index, coefficients, *pairs = upload(
+            syn.device, rows, index, class_index, targets.coefficients[index].to(syn.dtype),
+            *pairs_of(classes, syn.dtype))
+        images = syn.detach()[rows].requires_grad_()
+        syn_means = sum_pairs(net.embed(images), len(classes), *pairs)
+        difference = real_means[index] - syn_means.index_select(0, class_index)
+        distances = coefficients * distance(difference)
         [gradient] = torch.autograd.grad(distances.sum(), images)
-        losses = distances.new_zeros(len(classes)).index_add(0, class_index.to(syn.device), distances.detach())
+        losses = distances.new_zeros(len(classes)).index_add(0, class_index, distances.detach())
         return rows, losses, gradient
 
     classes = [(syn_labels == label).nonzero().flatten() for label in syn_labels.unique()]
     rows, losses, gradients = zip(*map_chunks(losses_and_gradient, classes, net, syn[:1], merge=True), strict=True)
-    gradient = torch.empty_like(syn).index_copy_(0, torch.cat(rows).to(syn.device), torch.cat(gradients))
+    gradient = torch.empty_like(syn).index_copy_(0, torch.cat(rows), torch.cat(gradients))
     return torch.cat(losses), gradient
 
 
@@ -62,4 +66,4 @@ def embeddings(net: nn.Module, images) -> Tensor:
         with torch.no_grad():
             return net.embed(images[rows])
 
-    return torch.cat(list(map_chunks(embed, [torch.arange(len(images))], net, images[:1])))
+    return torch.cat(list(map_chunks(embed, [torch.arange(len(images))], net, example(images))))

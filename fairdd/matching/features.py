@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairdd.core.parallel import map_chunks
+from fairdd.core.parallel import example, map_chunks
 from fairdd.matching.alignment import Targets, class_mean_targets
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.SiLU)
@@ -60,7 +60,7 @@ def target_features(net: nn.Module, real, targets: Targets) -> tuple[list[Tensor
             levels = layer_features(net, real[rows])
             return [weights[:, rows].to(level) @ level for level in levels], levels[-1]
 
-    chunks, embeddings = zip(*map_chunks(sums, [torch.arange(len(real))], net, real[:1]), strict=True)
+    chunks, embeddings = zip(*map_chunks(sums, [torch.arange(len(real))], net, example(real)), strict=True)
     return [sum(level) for level in zip(*chunks, strict=True)], torch.cat(embeddings)
 
 

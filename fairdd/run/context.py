@@ -4,8 +4,10 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, nn
 
+from fairdd.core.device import upload_network
 from fairdd.core.parallel import with_precision
 from fairdd.core.rng import seeded
 from fairdd.datasets import DATASETS
@@ -99,6 +101,11 @@ class RealBatch:
         return augment(self.data.batch(rows), self.draws, self.data.labels[rows])
 
     @property
+    def example(self) -> Tensor:
+        """A tensor like one of the images. (1, C, H, W)"""
+        return torch.empty(1, *self.data.images.shape[1:], device=self.data.images.device)
+
+    @property
     def labels(self) -> Tensor:
         return self.data.labels[self.rows]
 
@@ -110,7 +117,7 @@ class RealBatch:
 def build_network(make_network: Callable, name: str, data: GroupedImages) -> nn.Module:
     """Return a new network of this name for the images and classes of data, on their device."""
     channels, *size = data.images.shape[1:]
-    return make_network(name, channels, data.num_classes, tuple(size)).to(data.images.device)
+    return upload_network(make_network(name, channels, data.num_classes, tuple(size)), data.images.device)
 
 
 def evaluation_config(args: Flags, model: str) -> TrainConfig:
