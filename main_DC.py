@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fairdd.core.device import upload
 from fairdd.core.errors import UserError, report_user_errors
 from fairdd.core.rng import numpy_generator, torch_generator
 from fairdd.evaluation.training import TrainConfig, sgd, train_batch, train_epochs
@@ -48,19 +49,19 @@ def update(context, syn, *key):
 def match(context, syn, net, real, rows=None):
     """Match the gradient of every class's synthetic images to its targets, update the pixels, return the loss.
 
-    rows: of each class's expanded synthetic images to use (default: all).
+    rows: (B,) of the expanded synthetic images to use, class by class (default: all).
     """
     args = context.args
     targets = ALIGNMENTS[args.align](real.labels, real.groups)
-    classes = [syn.of_class(label) for label in range(context.real.num_classes)]
+    syn_images, labels = syn.expanded(), syn.labels
     if rows is not None:
-        classes = [images[chosen] for images, chosen in zip(classes, rows, strict=True)]
-    syn_images = [augment(images, real.draws, torch.full((len(images),), label))
-                  for label, images in enumerate(classes)]
+        syn_images, labels = syn_images[upload(syn_images.device, rows)[0]], labels[rows]
+    syn_images = augment(syn_images, real.draws, labels)
+    classes = syn_images.split(torch.bincount(labels).tolist())
     distance = context.method.distances[args.dis_metric]
     with frozen_batchnorm(net, real):
-        losses, gradients = gradient_loss(net, real, syn_images, targets, distance)
-    syn.step(syn_images, gradients)
+        losses, gradients = gradient_loss(net, real, classes, targets, distance)
+    syn.step(classes, gradients)
     return losses.sum()
 
 
@@ -94,11 +95,13 @@ def real_rows(context, net, rows, *key):
 
 
 def subset_of_classes(syn, limit, *key):
-    """Return which expanded images of every class a step uses: at most limit, drawn from the key. list of (n,)"""
-    generator = numpy_generator(*key, "subset")
+    """Return which expanded images a step uses: of every class at most limit, drawn from the key; None if all. (B,)"""
     sizes = torch.bincount(syn.labels).tolist()
-    return [torch.arange(size) if size <= limit else torch.from_numpy(generator.permutation(size)[:limit])
-            for size in sizes]
+    if max(sizes) <= limit:
+        return None
+    generator = numpy_generator(*key, "subset")
+    return torch.cat([rows if len(rows) <= limit else rows[generator.permutation(len(rows))[:limit]]
+                      for rows in torch.arange(len(syn)).split(sizes)])
 
 
 def train_network(context, syn, net, optimizer, *key):
@@ -154,7 +157,9 @@ def check_dc(args):
 
 
 def check_idc(args):
-    """IDC has no loops of DC, and only DREAM has clusters."""
+    """IDC has no loops of DC, and only DREAM has clusters; both match the weights of convolutions alone."""
+    if args.model == "MLP":
+        raise UserError(f"--method {args.method} matches convolutions, and --model MLP has none")
     refuse(args, "outer_loop", "inner_loop", *(["cluster_every"] if args.method == "IDC" else []))
 
 

@@ -40,23 +40,21 @@ class PretendTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
-        assert PretendGPU.active, "a tensor of the pretend GPU is used outside of it"
         return PretendGPU.active.run(operation, args, kwargs or {})
 
 
 class PretendGPU(TorchDispatchMode):
     """A context in which device "meta" is the pretend GPU; launches, uploads, syncs: counters by operation."""
 
-    active: "PretendGPU | None" = None
+    active: "PretendGPU | None" = None      # the one that was entered last
+
+    def __init__(self):
+        super().__init__()
+        self.reset()
 
     def __enter__(self):
         PretendGPU.active = self
-        self.reset()
         return super().__enter__()
-
-    def __exit__(self, *error):
-        PretendGPU.active = None
-        return super().__exit__(*error)
 
     def reset(self) -> None:
         self.launches, self.uploads, self.syncs = Counter(), Counter(), Counter()
@@ -70,6 +68,9 @@ class PretendGPU(TorchDispatchMode):
 
     def run(self, operation, args, kwargs):
         """Compute an operation on the CPU, count it, and return its result on the pretend GPU if it belongs there."""
+        if operation._can_decompose():          # in inference mode, composite operations arrive whole
+            with self:
+                return operation.decompose(*args, **kwargs)
         name = operation.overloadpacket.__name__
         tensors = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor)]
         is_on_gpu = any(isinstance(tensor, PretendTensor) for tensor in tensors)

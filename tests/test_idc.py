@@ -237,6 +237,7 @@ def test_every_method_is_evaluated_alike_unless_told_otherwise():
     (main_DC, ["--method", "IDC", "--FairDD", "--batch_real", "9"], "--batch_real must be at least 10"),
     (main_DC, ["--method", "IDC", "--factor", "3"], "--factor 3 does not divide"),
     (main_DC, ["--method", "IDC", "--outer_loop", "3"], "--outer_loop is not a flag of --method IDC"),
+    (main_DC, ["--method", "IDC", "--model", "MLP"], "--model MLP has none"),
     (main_DC, ["--method", "IDC", "--cluster_every", "3"], "--cluster_every is not a flag of --method IDC"),
     (main_DC, ["--n_data", "3"], "--n_data is not a flag of --method DC"),
     (main_DC, ["--method", "DREAM", "--dis_metric", "cos"], "--dis_metric cos is not supported by DREAM"),

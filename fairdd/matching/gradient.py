@@ -8,37 +8,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairdd.core.parallel import BATCH_NORM, map_chunks, ordered_map, sum_gradients
+from fairdd.core.parallel import BATCH_NORM, example, map_chunks, ordered_map, sum_gradients
 from fairdd.matching.alignment import Targets
+from fairdd.matching.gradient_at_once import gradient_loss_at_once
+from fairdd.matching.segment_gradients import can_sum_by_segment
 
 EPSILON = 1e-6      # added to the product of norms in a cosine, as in the released code
 
 
 def layerwise_cosine(syn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """Return the sum over layers and output rows of 1 - cosine (DC, eq. 10); 1-D parameters are ignored."""
-    rows = [(s.flatten(1), r.flatten(1)) for s, r in zip(syn, real, strict=True) if s.ndim > 1]
-    return sum((1 - cosine(s, r)).sum() for s, r in rows)
+    rows = [(s.flatten(2), r.flatten(2)) for s, r in zip(syn, real, strict=True) if s.ndim > 2]
+    return sum((1 - cosine(s, r)).sum(1) for s, r in rows)
 
 
 def squared_difference(syn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """Return the squared L2 distance over all parameters."""
-    return sum((s - r).square().sum() for s, r in zip(syn, real, strict=True))
+    return sum((s - r).flatten(1).square().sum(1) for s, r in zip(syn, real, strict=True))
 
 
 def flat_cosine(syn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """Return 1 - cosine of the two gradients, each flattened into one vector."""
-    return 1 - cosine(*(torch.cat([g.flatten() for g in gradient]) for gradient in (syn, real)))
+    return 1 - cosine(*(torch.cat([g.flatten(1) for g in gradient], 1) for gradient in (syn, real)))
 
 
-def on_convolutions(distance: Callable[[Tensor, Tensor], Tensor]) -> Callable:
-    """Return the sum of a distance over the weights of convolutions; other parameters are ignored (IDC)."""
-    return lambda syn, real: sum(distance(s, r) for s, r in zip(syn, real, strict=True) if s.ndim == 4)
+def on_convolutions(distance: Callable[[Tensor], Tensor]) -> Callable:
+    """Return the sum of a distance over the weights of convolutions; other parameters are ignored (IDC).
+
+    distance: of differences (T, weights) -> (T,)
+    """
+    return lambda syn, real: sum(distance((s - r).flatten(1)) for s, r in zip(syn, real, strict=True) if s.ndim == 5)
 
 
+# Distances of pairs of gradients: each gradient is a list of one tensor per parameter, (T, *its shape), or (1, *its
+# shape) to compare one with T -> (T,)
 GRADIENT_DISTANCES = {"ours": layerwise_cosine, "mse": squared_difference, "cos": flat_cosine}
 CONVOLUTION_DISTANCES = {
-    "l1": on_convolutions(lambda s, r: (s - r).abs().sum()),
-    "mse": on_convolutions(lambda s, r: (s - r).square().sum()),
+    "l1": on_convolutions(lambda difference: difference.abs().sum(1)),
+    "mse": on_convolutions(lambda difference: difference.square().sum(1)),
 }
 
 
@@ -50,13 +57,15 @@ def gradient_loss(net: nn.Module, real, syn: Sequence[Tensor], targets: Targets,
     real: (B, C, H, W), the images of targets, or an object that returns them by index; syn: (ipc, C, H, W) of each of K
     classes. Returns (losses (K,), list of K gradients (ipc, C, H, W)); both are 0 for a class without targets.
     """
+    if syn[0].device.type != "cpu" and can_sum_by_segment(net):
+        return gradient_loss_at_once(net, real, syn, targets, distance)
 
     def loss_and_gradient(item) -> tuple[int, Tensor, Tensor]:
         label, coefficients, real_gradients = item
         images = syn[label].detach().requires_grad_()
         syn_gradient = class_gradient(net, images, label, create_graph=True)
-        distances = [distance(syn_gradient, real_gradient) for real_gradient in real_gradients]
-        loss = sum(c * d for c, d in zip(coefficients, distances, strict=True))
+        distances = distance([g[None] for g in syn_gradient], real_gradients)
+        loss = (coefficients.to(distances) * distances).sum()
         return label, loss.detach(), *torch.autograd.grad(loss, images)
 
     losses, gradients = syn[0].new_zeros(len(syn)), [torch.zeros_like(images) for images in syn]
@@ -66,9 +75,9 @@ def gradient_loss(net: nn.Module, real, syn: Sequence[Tensor], targets: Targets,
     return losses, gradients
 
 
-def target_gradients(net: nn.Module, real, targets: Targets) -> Iterator[tuple[int, list[float], list]]:
-    """Yield each class: its label, and the coefficient and the gradient (list of tensors) of each of its targets."""
-    classes, coefficients = targets.classes.tolist(), targets.coefficients.tolist()
+def target_gradients(net: nn.Module, real, targets: Targets) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
+    """Yield each class: its label, the coefficients (T,) of its targets, and their gradients, list of (T, *shape)."""
+    classes = targets.classes.tolist()
 
     def chunk_gradient(pairs: Tensor) -> tuple[int, list[Tensor]]:      # pairs of one target
         target = targets.segment_ids[pairs[0]].item()
@@ -76,11 +85,11 @@ def target_gradients(net: nn.Module, real, targets: Targets) -> Iterator[tuple[i
         return target, class_gradient(net, images, classes[target], targets.weights[pairs])
 
     pairs = [(targets.segment_ids == target).nonzero().flatten() for target in range(len(targets))]
-    chunks = groupby(map_chunks(chunk_gradient, pairs, net, real[:1]), key=lambda chunk: chunk[0])
+    chunks = groupby(map_chunks(chunk_gradient, pairs, net, example(real)), key=lambda chunk: chunk[0])
     gradients = ((target, sum_gradients(gradient for _, gradient in of_target)) for target, of_target in chunks)
     for label, of_class in groupby(gradients, key=lambda item: classes[item[0]]):
         indices, class_gradients = zip(*of_class, strict=True)
-        yield label, [coefficients[target] for target in indices], list(class_gradients)
+        yield label, targets.coefficients[list(indices)], list(map(torch.stack, zip(*class_gradients, strict=True)))
 
 
 def class_gradient(net: nn.Module, images: Tensor, label: int, weights: Tensor | None = None,
@@ -97,7 +106,7 @@ def class_gradient(net: nn.Module, images: Tensor, label: int, weights: Tensor |
 
 def match_loss(gw_syn: Sequence[Tensor], gw_real: Sequence[Tensor], dis_metric: str = "ours") -> Tensor:
     """Return the distance of two gradients, lists of tensors of the same shapes. dis_metric: "ours", "mse" or "cos"."""
-    return GRADIENT_DISTANCES[dis_metric](gw_syn, gw_real)
+    return GRADIENT_DISTANCES[dis_metric](*([g[None] for g in gradient] for gradient in (gw_syn, gw_real)))[0]
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairdd.core.device import upload
 from fairdd.core.errors import UserError
 from fairdd.core.rng import numpy_generator, torch_generator
 
@@ -30,7 +31,9 @@ class SynSet:
 
     def __init__(self, images: Tensor, labels: Tensor, lr_img: float, factor: int = 1, momentum: float = MOMENTUM,
                  normalization: tuple | None = None):
-        self.normalization = normalization
+        if normalization is not None:
+            normalization = [x.view(-1, 1, 1) for x in upload(images.device, *map(torch.tensor, normalization))]
+        self.normalization = normalization              # two tensors (C, 1, 1)
         self.images = self._to_stored(images.detach()).clone().requires_grad_(True)
         self.image_labels, self.labels = labels, labels.repeat_interleave(factor**2)
         self.factor = factor
@@ -76,14 +79,14 @@ class SynSet:
         """Return normalized images on the scale on which they are optimized."""
         if self.normalization is None:
             return images
-        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in self.normalization)
+        mean, std = self.normalization
         return images * std + mean
 
     def _to_normalized(self, images: Tensor) -> Tensor:
         """Return images on the scale on which they are optimized as networks see them."""
         if self.normalization is None:
             return images
-        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in self.normalization)
+        mean, std = self.normalization
         return (images - mean) / std
 
     def step(self, images: Tensor | Sequence[Tensor], gradient: Tensor | Sequence[Tensor]) -> None:
