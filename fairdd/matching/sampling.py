@@ -22,9 +22,10 @@ class RandomSampler:
         self.classes = [(real.labels == label).nonzero().flatten() for label in range(real.num_classes)]
 
     def rows(self, *key) -> Tensor:
-        """Return the rows of the real set that the step of this key sees, class by class. (B,)"""
+        """Return the rows of the real set that the step of this key sees, class by class, in any order. (B,)"""
         generator = numpy_generator(*key, "real")
-        return torch.cat([rows[generator.permutation(len(rows))[: self.batch_real]] for rows in self.classes])
+        return torch.cat([rows[generator.choice(len(rows), min(self.batch_real, len(rows)), False, shuffle=False)]
+                          for rows in self.classes])
 
 
 class StratifiedSampler:
