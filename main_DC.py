@@ -35,7 +35,7 @@ def update(context, syn, *key):
     """
     args = context.args
     net = context.init_network(args.model, *key).train()
-    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_net)
+    optimizer = sgd(net, args.lr_net, momentum=0, weight_decay=0)
     config = TrainConfig(args.inner_loop, args.lr_net, args.batch_train, args.dsa_strategy)
     total = 0
     for outer in range(args.outer_loop):

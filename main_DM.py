@@ -7,11 +7,9 @@
 import math
 from dataclasses import replace
 
-import torch
-
 from fairdd.core.errors import UserError, report_user_errors
 from fairdd.core.rng import torch_generator
-from fairdd.evaluation.training import TrainConfig, predict, train_epochs
+from fairdd.evaluation.training import TrainConfig, predict, sgd, train_epochs
 from fairdd.flags import DSA as ALL_OPERATIONS
 from fairdd.flags import int_at_least, parse_flags
 from fairdd.matching.alignment import ALIGNMENTS
@@ -46,7 +44,7 @@ def warm_up(context, syn, *key):
     """Return a new network, trained for --warmup_epochs on the augmented synthetic set (COBRA; 0 in DM and FairDD)."""
     args = context.args
     net = context.init_network(args.model, *key)
-    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_net)
+    optimizer = sgd(net, args.lr_net, momentum=0, weight_decay=0)
     config = TrainConfig(args.warmup_epochs, args.lr_net, args.batch_train, args.dsa_strategy)
     train_epochs(net, syn.as_dataset(), config, optimizer, torch_generator(*key, "warm-up"))
     return net
@@ -60,7 +58,7 @@ def update_cafe(context, syn, *key):
     """
     args, num_classes = context.args, context.real.num_classes
     net = context.init_network(args.model, *key).train()
-    optimizer = torch.optim.SGD(net.parameters(), lr=args.lr_net)
+    optimizer = sgd(net, args.lr_net, momentum=0, weight_decay=0)
     config = TrainConfig(1, args.lr_net, args.batch_train, args.dsa_strategy)
     syn.optimizer.param_groups[0]["lr"] = learning_rate(args, key[-1])
     watch, losses = [], []

@@ -143,10 +143,10 @@ def test_composed_augmentation_applies_color_one_other_operation_and_cutout():
 def test_cutmix_keeps_the_area_of_the_own_label():
     images = torch.arange(4.0)[:, None, None, None].expand(4, 1, 10, 10)
     for seed in range(20):
-        mixed, other, share = cutmix(images, torch.arange(4), torch.Generator().manual_seed(seed))
-        own = (mixed == images).double().mean((1, 2, 3))
+        mixed, other, shares = cutmix(images, torch.arange(4), 1.0, torch.Generator().manual_seed(seed))
+        own = (mixed == images).float().mean((1, 2, 3))
         same = other == torch.arange(4)
-        assert torch.allclose(own[~same], torch.full_like(own[~same], share))
+        assert torch.allclose(own[~same], shares[~same])
         assert all(set(mixed[k].unique().tolist()) <= {k, other[k].item()} for k in range(4))
 
 

@@ -118,10 +118,10 @@ def test_the_gradient_of_a_target_is_that_of_all_its_images_at_once(problem, set
     set_chunk_size(2)
     classes = list(target_gradients(net, real, ALIGNMENTS["vanilla"](LABELS, GROUPS)))
     assert max(batches) == 2 and [label for label, *_ in classes] == [0, 1, 2]
-    for label, coefficients, [gradient] in classes:
-        assert coefficients == [1]
-        for chunked, gradient_at_once in zip(gradient, expected[label], strict=True):
-            assert torch.allclose(chunked, gradient_at_once, rtol=1e-10, atol=1e-12)
+    for label, coefficients, gradients in classes:
+        assert coefficients.tolist() == [1]
+        for chunked, gradient_at_once in zip(gradients, expected[label], strict=True):
+            assert torch.allclose(chunked[0], gradient_at_once, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("align", ALIGNMENTS)

@@ -115,8 +115,11 @@ def worker_count(device: torch.device) -> int:
 
 def max_chunk_size(net: nn.Module, image: Tensor) -> int:
     """Return how many images like image (1, C, H, W) a chunk may hold."""
-    if needs_whole_batch(net):
-        return sys.maxsize
+    return sys.maxsize if needs_whole_batch(net) else images_per_chunk(net, image)
+
+
+def images_per_chunk(net: nn.Module, image: Tensor) -> int:
+    """Return how many images like image (1, C, H, W) have feature maps of a chunk's size."""
     first = next(net.parameters(), image)
     pixels = image.shape[-2] * image.shape[-1] if first.ndim == 4 else 1
     numbers = max(image.numel(), len(first) * pixels)           # of the image, or of the first layer's feature map

@@ -55,6 +55,16 @@ def draw_composed(strategy: str, count: int, generator: torch.Generator | None =
     return tuple(draw("_".join(stage), count, generator) for stage in stages if stage)
 
 
+def join_draws(draws: Sequence[Draws | tuple[Draws, ...] | None]) -> Draws | tuple[Draws, ...] | None:
+    """Return several draws of one strategy as one, one after another."""
+    first = draws[0]
+    if first is None or len(draws) == 1:
+        return first
+    if isinstance(first, tuple):
+        return tuple(join_draws(stages) for stages in zip(*draws, strict=True))
+    return Draws(first.names, torch.cat([d.which for d in draws]), torch.cat([d.numbers for d in draws]))
+
+
 def augment(images: Tensor, draws: Draws | Sequence[Draws] | None, index: Tensor | None = None) -> Tensor:
     """Apply its draw to each image. images: (B, C, H, W); index: (B,) the draw of each (default: draw i to image i).
 
@@ -153,21 +163,35 @@ def crop_noise(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where((numbers[:, 0] < 0.5)[:, None, None, None], shifted, images + DC_NOISE * noise)
 
 
-def cutmix(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+def cutmix(images: Tensor, labels: Tensor, probability: float, *generators: torch.Generator) -> tuple[Tensor, ...]:
     """Replace a box of every image by the same box of another image of the batch (CutMix, Yun et al. 2019).
 
-    images: (B, C, H, W); labels: (B,). Returns the images, the labels of the other images, and the share of the area
-    that keeps its own label, which is the weight of the own label in the loss.
+    images: (B, C, H, W), a batch for each generator; labels: (B,); probability: that a batch is mixed. Returns the
+    images, the labels of the other images, and the shares of the area that keep their own label (B,), which are the
+    weights of the own labels in the loss.
     """
-    height, width = images.shape[-2:]
+    count, (height, width) = len(images) // len(generators), images.shape[-2:]
+    boxes = [draw_box(probability, count, height, width, generator) for generator in generators]
+    orders, rows, columns, shares = zip(*boxes, strict=True)
+    order = torch.cat([number * count + order for number, order in enumerate(orders)])
+    order, rows, columns, shares = upload(
+        images.device, order, *(torch.stack(x).repeat_interleave(count, 0) for x in (rows, columns, shares)))
+    is_inside = rows[:, None, :, None] & columns[:, None, None, :]
+    return torch.where(is_inside, images[order], images), labels[order], shares.to(images.dtype)
+
+
+def draw_box(probability: float, count: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw the other image of each (B,), the rows (H,) and columns (W,) of the box, and the share outside of it ()."""
+    rows, columns = torch.zeros(height, dtype=torch.bool), torch.zeros(width, dtype=torch.bool)
+    if torch.rand(1, generator=generator).item() >= probability:
+        return torch.arange(count), rows, columns, torch.ones((), dtype=torch.float64)
     share, x, y = torch.rand(3, generator=generator).tolist()       # Beta(1, 1) is uniform
-    side = math.sqrt(1 - share)
-    top, bottom = (min(max(int(y * height) + sign * int(height * side) // 2, 0), height) for sign in (-1, 1))
-    left, right = (min(max(int(x * width) + sign * int(width * side) // 2, 0), width) for sign in (-1, 1))
-    order = torch.randperm(len(images), generator=generator).to(images.device)
-    images = images.clone()
-    images[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
-    return images, labels[order], 1 - (bottom - top) * (right - left) / (height * width)
+    for center, side, is_covered in ((y, height, rows), (x, width, columns)):
+        start, end = (min(max(int(center * side) + sign * int(side * math.sqrt(1 - share)) // 2, 0), side)
+                      for sign in (-1, 1))
+        is_covered[start:end] = True
+    order = torch.randperm(count, generator=generator)
+    return order, rows, columns, 1 - rows.double().mean() * columns.double().mean()
 
 
 def color(images: Tensor, u: Tensor) -> Tensor:
