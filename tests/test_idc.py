@@ -244,6 +244,7 @@ def test_every_method_is_evaluated_alike_unless_told_otherwise():
     (main_DM, ["--method", "CAFE", "--warmup_epochs", "3"], "--warmup_epochs is not a flag of --method CAFE"),
     (main_DM, ["--watch", "3"], "--watch is not a flag of --method DM"),
     (main_DC, ["--method", "DREAM", "--ipc", "200"], "needs more images than class"),
+    (main_DC, ["--method", "DREAM", "--batch_real", "200"], "has only 127 images"),
 ])
 def test_what_cannot_work_is_refused_before_the_first_iteration(capsys, tmp_path, entry, flags, message):
     assert message in refusal(capsys, entry.main, [*flags, "--save_path", str(tmp_path / "run")])
@@ -256,3 +257,14 @@ def test_vanilla_is_as_published_and_fairdd_balances_batches_and_training(align)
     assert (args.group_balance, args.train_net) == expected and args.dis_metric == "mse" and args.n_data == 2000
     args = main_DC.parse(["--method", "IDC", "--align", align, "--no-group_balance"])[1]
     assert not args.group_balance
+
+
+@pytest.mark.parametrize(("entry", "flags", "is_said"), [
+    (main_DC, ["--method", "DREAM", "--cluster", "class"], True),
+    (main_DC, ["--method", "DREAM", "--cluster", "cell"], False),
+    (main_DC, ["--method", "IDC", "--cluster", "class"], False),
+    (main_DM, ["--init", "kmeans", "--cluster", "class"], True),
+])
+def test_a_run_says_that_large_cells_are_subsampled_for_clustering(tmp_path, entry, flags, is_said):
+    entry.main([*SMALL, *flags, "--Iteration", "0", "--max_clustered", "125", "--save_path", str(tmp_path / "run")])
+    assert ("125 random ones are clustered" in (tmp_path / "run" / "log.txt").read_text()) == is_said

@@ -29,6 +29,7 @@ def check(context: Context, data: Dataset) -> None:
     log_cells(context, data)
     check_factor(data.train, context.args.factor)
     check_classes(data.train, context.args)
+    log_subsampling(context, data.train)
     check_networks({context.args.model, *context.eval_pool}, context.build_network)
     check_memory(context)
 
@@ -81,10 +82,26 @@ def check_classes(train: GroupedImages, args) -> None:
     if args.init != "noise":
         synset.check_ipc(train, args.ipc, args.factor)
     groups = (train.counts() > 0).sum(0).max().item()
-    is_clustered = getattr(args, "cluster_every", None) and args.cluster == "cell"
-    if (args.group_balance or is_clustered) and args.batch_real < groups:
-        reason = "--cluster cell finds clusters" if is_clustered else "--group_balance takes images"
+    is_clustered = getattr(args, "cluster_every", None)
+    if is_clustered and (size := train.counts().sum(0).min().item()) < args.batch_real:
+        name = train.class_names[train.counts().sum(0).argmin()]
+        raise UserError(f"--batch_real {args.batch_real} is the number of clusters of a class, and class {name!r} has "
+                        f"only {size} images; use a smaller --batch_real")
+    by_cell = is_clustered and args.cluster == "cell"
+    if (args.group_balance or by_cell) and args.batch_real < groups:
+        reason = "--cluster cell finds clusters" if by_cell else "--group_balance takes images"
         raise UserError(f"{reason} of every group: --batch_real must be at least {groups}")
+
+
+def log_subsampling(context: Context, train: GroupedImages) -> None:
+    """Log that cells, or classes, are too large for clustering, if a run clusters."""
+    args, counts = context.args, train.counts()
+    if args.init != "kmeans" and not getattr(args, "cluster_every", None):
+        return
+    what, sizes = ("(class, group)", counts) if args.cluster == "cell" else ("class", counts.sum(0))
+    if (number := (sizes > args.max_clustered).sum().item()) > 0:
+        context.run.log(f"clustering: of each {what} with more than {args.max_clustered} images, {number} here, "
+                        f"{args.max_clustered} random ones are clustered (--max_clustered)", show=not args.quiet)
 
 
 def check_networks(names: Iterable[str], build_network: Callable[[str], nn.Module]) -> None:
