@@ -28,14 +28,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from reference_implementation import (
     Problem,
+    cafe_step,
+    clusters,
     dc_step,
     dm_step,
     evaluation,
+    idc_step,
     inner_loop,
     random_test_set,
+    reference_cafe_step,
+    reference_clusters,
     reference_dc_step,
     reference_dm_step,
     reference_evaluation,
+    reference_idc_step,
     reference_inner_loop,
     reference_table,
 )
@@ -43,6 +49,7 @@ from reference_implementation import (
 from fairdd.evaluation.metrics import accuracy_table
 
 FULL = dict(model="ConvNet", side=32, batch=256, classes=10, networks=4, epochs=30, tests=1000)
+REDUCED = FULL | dict(model="ConvNetW32", batch=100)        # the setting of docs/results.md
 QUICK = dict(model="ConvNetD1W32", side=16, batch=12, classes=2, networks=2, epochs=1, tests=200)
 GROWTH_SIZE, GROWTH_GROUPS = dict(model="ConvNetW32", side=32, batch=128, classes=4), 4
 GROWTH = {
@@ -60,7 +67,8 @@ def max_difference(size: dict) -> float:
     small = size | dict(batch=min(size["batch"], 24), classes=min(size["classes"], 2))
     largest = 0.0
     for align in ("vanilla", "fairdd"):
-        for step, reference_step in ((dm_step, reference_dm_step), (dc_step, reference_dc_step)):
+        for step, reference_step in ((dm_step, reference_dm_step), (dc_step, reference_dc_step),
+                                     (idc_step, reference_idc_step), (cafe_step, reference_cafe_step)):
             problem = Problem(small, 3, torch.float64)
             pairs = zip(step(problem, align), reference_step(problem, align), strict=True)
             largest = max(largest, *(((a - b).norm() / b.norm()).item() for a, b in pairs))
@@ -83,6 +91,13 @@ def benchmark_rows(size: dict) -> dict[str, tuple[Callable, Callable, float]]:
                        partial(evaluation, problem, test, size), 1.5),
         "table": (partial(reference_table, *tables, 10, 10), partial(accuracy_table, *tables, 10, 10), 50),
         "DC+FairDD": (partial(reference_dc_step, problem, "fairdd"), partial(dc_step, problem, "fairdd"), 8),
+        "IDC": (partial(reference_idc_step, problem, "vanilla"), partial(idc_step, problem, "vanilla"), 1),
+        "IDC+FairDD": (partial(reference_idc_step, problem, "fairdd"), partial(idc_step, problem, "fairdd"), 1),
+        "clusters": (partial(reference_clusters, problem), partial(clusters, problem), 1),
+        "CAFE": (partial(reference_cafe_step, problem, "vanilla"), partial(cafe_step, problem, "vanilla"), 1),
+        "CAFE+FairDD": (partial(reference_cafe_step, problem, "fairdd"), partial(cafe_step, problem, "fairdd"), 1),
+        "vanilla/FairDD-IDC": (partial(idc_step, problem, "vanilla"), partial(idc_step, problem, "fairdd"), 1 / 1.1),
+        "vanilla/FairDD-CAFE": (partial(cafe_step, problem, "vanilla"), partial(cafe_step, problem, "fairdd"), 1 / 1.1),
     }
     for groups in (2, 4, 10):
         problem = Problem(size, groups)
@@ -203,6 +218,7 @@ def describe_machine() -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--reduced", action="store_true", help="width 32 and 100 real images per class")
     parser.add_argument("--rows", nargs="+", help="names of rows (default: all)")
     parser.add_argument("--growth", type=Path, metavar="PNG", help="plot how the time of a FairDD step grows instead")
     parser.add_argument("--repeats", type=int, default=3, help="pairs of times per row")
@@ -212,8 +228,8 @@ def main() -> None:
     if args.growth:
         measure_growth(args, dict(machine=describe_machine()))
     else:
-        size = (QUICK if args.quick else FULL) | ({"classes": args.classes} if args.classes else {})
-        compare(size, args, dict(machine=describe_machine()))
+        size = QUICK if args.quick else REDUCED if args.reduced else FULL
+        compare(size | ({"classes": args.classes} if args.classes else {}), args, dict(machine=describe_machine()))
 
 
 if __name__ == "__main__":

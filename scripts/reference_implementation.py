@@ -6,7 +6,7 @@ each function stands what the package does instead, on the same Problem.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,10 @@ from fairdd.datasets.base import GroupedImages
 from fairdd.evaluation.training import TrainConfig, evaluate_synset, sgd, train_epoch
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.augment import augment, draw
-from fairdd.matching.embedding import embedding_loss
-from fairdd.matching.gradient import gradient_loss, match_loss
+from fairdd.matching.clustering import representatives
+from fairdd.matching.embedding import embedding_loss, embeddings
+from fairdd.matching.features import feature_loss
+from fairdd.matching.gradient import CONVOLUTION_DISTANCES, gradient_loss, layerwise_cosine, match_loss
 from fairdd.matching.synset import SynSet
 from networks import MeanPool2d, get_network
 
@@ -46,6 +48,7 @@ class Problem:
         self.net = get_network(size["model"], 3, self.num_classes, shape[1:]).to(dtype)
         self.reference_net = with_torch_pooling(copy.deepcopy(self.net))
         self.draws = draw(STRATEGY, self.num_classes, generator)
+        self.num_clusters = size["batch"] // 4
 
     def target_masks(self, align: str, label: int) -> list[Tensor]:
         """Return, for each target of a class, which of the class's real images it averages. Masks: (batch,) bool"""
@@ -101,7 +104,7 @@ def dm_step(problem: Problem, align: str) -> list[Tensor]:
     return [losses.sum(), *torch.autograd.grad(syn, problem.syn.images, gradient)]
 
 
-def reference_dc_step(problem: Problem, align: str) -> list[Tensor]:
+def reference_dc_step(problem: Problem, align: str, distance: Callable = match_loss) -> list[Tensor]:
     """Return loss and pixel gradient of a DC outer loop: for every group a backward pass through the class's batch."""
     net = problem.reference_net.requires_grad_(True)
     weights = list(net.parameters())
@@ -114,19 +117,101 @@ def reference_dc_step(problem: Problem, align: str) -> list[Tensor]:
                    for mask in masks]
         syn_loss = F.cross_entropy(net(syn), torch.full((len(syn),), label))
         syn_gradient = torch.autograd.grad(syn_loss, weights, create_graph=True)
-        loss = sum(match_loss(syn_gradient, target) for target in targets)
+        loss = sum(distance(syn_gradient, target) for target in targets)
         pixel_gradient = pixel_gradient + torch.autograd.grad(loss, problem.syn.images)[0]
         total = total + loss.detach()
     return [total, pixel_gradient]
 
 
-def dc_step(problem: Problem, align: str) -> list[Tensor]:
+def dc_step(problem: Problem, align: str, distance: Callable = layerwise_cosine) -> list[Tensor]:
     """Return loss and pixel gradient of a DC outer loop, as main_DC.py computes them."""
-    classes = [problem.syn.of_class(label) for label in range(problem.num_classes)]
-    syn = [augment(images, problem.draws, torch.full((len(images),), label)) for label, images in enumerate(classes)]
+    images = augment(problem.syn.expanded(), problem.draws, problem.syn_labels)
+    syn = images.split(torch.bincount(problem.syn_labels).tolist())
     targets, net = ALIGNMENTS[align](problem.labels, problem.groups), problem.net.requires_grad_(True)
-    losses, gradients = gradient_loss(net, AugmentedReal(problem), syn, targets)
+    losses, gradients = gradient_loss(net, AugmentedReal(problem), syn, targets, distance)
     return [losses.sum(), *torch.autograd.grad(syn, problem.syn.images, gradients)]
+
+
+def l1_of_convolutions(syn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Return IDC's distance of two gradients: the sum of absolute differences over the weights of convolutions."""
+    return sum((s - r).abs().sum() for s, r in zip(syn, real, strict=True) if s.ndim == 4)
+
+
+def reference_idc_step(problem: Problem, align: str) -> list[Tensor]:
+    """Return loss and pixel gradient of a pixel step of IDC and DREAM for every class."""
+    return reference_dc_step(problem, align, l1_of_convolutions)
+
+
+def idc_step(problem: Problem, align: str) -> list[Tensor]:
+    """Return loss and pixel gradient of a pixel step, as main_DC.py computes them."""
+    return dc_step(problem, align, CONVOLUTION_DISTANCES["l1"])
+
+
+def reference_clusters(problem: Problem, steps: int = 100) -> list[Tensor]:
+    """Return DREAM's representative images of every class: those nearest to the centers of Lloyd's k-means."""
+    net, chosen = problem.reference_net, []
+    for label in range(problem.num_classes):
+        with torch.no_grad():
+            points = net.embed(problem.real[problem.labels == label])
+        centers = points[: problem.num_clusters].clone()
+        for _ in range(steps):
+            owners, previous = torch.cdist(points, centers).argmin(1), centers
+            centers = torch.stack([points[owners == k].mean(0) if (owners == k).any() else centers[k]
+                                   for k in range(len(centers))])
+            if (centers - previous).norm() < 1e-4:
+                break
+        chosen.append(torch.cdist(centers, points).argmin(1))
+    return chosen
+
+
+def clusters(problem: Problem) -> list[Tensor]:
+    """Return representative images of every class, as the package chooses them (with --cluster class)."""
+    def embed(rows: Tensor) -> Tensor:
+        return embeddings(problem.net, problem.real[rows])
+
+    return [representatives(problem, embed, label, problem.num_clusters, False, "benchmark")
+            for label in range(problem.num_classes)]
+
+
+def reference_cafe_step(problem: Problem, align: str) -> list[Tensor]:
+    """Return loss and pixel gradient of a step of CAFE: all classes in one batch, with a graph of the synthetic one."""
+    net = problem.reference_net.requires_grad_(False)
+    real, syn = (torch.cat(images) for images in zip(*map(problem.augmented, range(problem.num_classes)), strict=True))
+    with torch.no_grad():
+        real_levels = reference_levels(net, real)
+    syn_levels = reference_levels(net, syn)
+    weights = (0.1, 0.1, 1.0, 2.0)[-len(real_levels):]
+    loss, classifier, shares = 0, [], torch.zeros(len(real)).to(real)
+    for label in range(problem.num_classes):
+        rows = (problem.labels == label).nonzero().flatten()
+        masks = problem.target_masks(align, label)
+        for weight, of_real, of_syn in zip(weights, real_levels, syn_levels, strict=True):
+            mean = of_syn[problem.syn_labels == label].mean(0)
+            loss = loss + weight * sum((of_real[rows[mask]].mean(0) - mean).square().sum() for mask in masks)
+        classifier.append(mean)
+        for mask in masks:
+            shares[rows[mask]] = len(rows) / len(masks) / mask.sum().item()
+    entropy = F.cross_entropy(real_levels[-1] @ torch.stack(classifier).T, problem.labels, reduction="none")
+    loss = loss + 0.01 * (shares * entropy).sum()
+    return [loss.detach(), *torch.autograd.grad(loss, problem.syn.images)]
+
+
+def reference_levels(net: nn.Module, maps: Tensor) -> list[Tensor]:
+    """Return the outputs of the ReLUs of a ConvNet and its embedding. list of (B, D)"""
+    levels = []
+    for layer in net.features:
+        maps = layer(maps)
+        if isinstance(layer, nn.ReLU):
+            levels.append(maps.flatten(1))
+    return [*levels, maps.flatten(1)]
+
+
+def cafe_step(problem: Problem, align: str) -> list[Tensor]:
+    """Return loss and pixel gradient of a step of CAFE, as main_DM.py computes them."""
+    syn = augment(problem.syn.images, problem.draws, problem.syn_labels)
+    targets, net = ALIGNMENTS[align](problem.labels, problem.groups), problem.net.requires_grad_(False)
+    losses, gradient = feature_loss(net, AugmentedReal(problem), syn, problem.syn_labels, targets, problem.labels)
+    return [losses.sum(), *torch.autograd.grad(syn, problem.syn.images, gradient)]
 
 
 def reference_epoch(problem: Problem, net: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[float, int]:
