@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from fairdd.core.errors import UserError, catch_termination, report_user_errors
-from fairdd.core.parallel import set_precision
+from fairdd.core.parallel import keep_freed_memory, set_precision
 from fairdd.datasets import DATASETS, Dataset
 from fairdd.flags import (
     EMBEDDED,
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     args = parse_flags(network_factory, get_eval_pool, argv)
     set_precision(args.precision, args.device)
+    keep_freed_memory()
     saved = None if args.data == "real" else read_saved_sets(args.source, args.labels_pt, args.scale, args.factor)
     data = load_data(args)
     check_networks(args.model, partial(build_network, get_network, data=data.test))

@@ -35,11 +35,11 @@ SETTING = "--model ConvNetW32 --ipc 10 --batch_real 100 --num_eval 3 --epoch_eva
 METHODS = {         # of every method: its entry, its flags, and those that make FairDD's batches and start balanced
     "DM": ("main_DM.py", "--method DM --lr_img 1", "--group_balance --init balanced"),
     "DC": ("main_DC.py", "--method DC --lr_img 10 --outer_loop 10 --inner_loop 5", "--group_balance --init balanced"),
-    "IDC": ("main_DC.py", "--method IDC --dis_metric l1 --lr_img 0.025 --pixel_steps 10 --n_data 256",
+    "IDC": ("main_DC.py", "--method IDC --dis_metric l1 --lr_img 0.1 --pixel_steps 10 --n_data 256",
             "--group_balance --init balanced"),
-    "DREAM": ("main_DC.py", "--method DREAM --dis_metric l1 --lr_img 0.025 --pixel_steps 10 --n_data 256",
+    "DREAM": ("main_DC.py", "--method DREAM --dis_metric l1 --lr_img 0.1 --pixel_steps 10 --n_data 256",
               "--cluster cell --init balanced"),
-    "CAFE": ("main_DM.py", "--method CAFE --lr_img 1 --max_steps 10 --max_epochs 5 --watch 3",
+    "CAFE": ("main_DM.py", "--method CAFE --lr_img 0.3 --max_steps 10 --max_epochs 5 --watch 3",
              "--group_balance --init balanced"),
 }
 UNBALANCED = {"IDC": "--no-group_balance --train_net real", "DREAM": "--cluster class --train_net real"}

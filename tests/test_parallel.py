@@ -1,5 +1,6 @@
 """Chunks and threads change no result; workers end with their consumer; precision changes what layers compute in."""
 
+import ctypes
 import itertools
 import json
 import re
@@ -391,3 +392,25 @@ def test_the_benchmark_runs_and_both_implementations_agree(tmp_path):
     subprocess.run(command, check=True, capture_output=True, timeout=250)
     result = json.loads(out.read_text())
     assert result["error"] < 1e-10 and list(result["rows"]) == rows
+
+
+PAGE_FAULTS = """
+import resource, sys, torch
+from fairdd.core.parallel import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+faults = []
+for _ in range(20):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.empty(2**22).fill_(1) for _ in range(4)]
+    del blocks
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sum(faults[10:]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc")
+def test_freed_blocks_are_used_again_without_page_faults():
+    kept, returned = (int(subprocess.run([sys.executable, "-c", PAGE_FAULTS, word], capture_output=True, check=True,
+                                         text=True).stdout) for word in ("keep", "return"))
+    assert kept < 100 < returned

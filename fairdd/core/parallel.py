@@ -5,6 +5,7 @@ threads that each take small chunks of the batch through the whole network keep 
 (docs/performance.md). Results are combined in order, so the same number of threads gives the same bytes.
 """
 
+import ctypes
 import functools
 import os
 import sys
@@ -21,6 +22,7 @@ from fairdd.core.errors import UserError
 
 CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}     # of a chunk's first feature map: fits the cache; bounds memory
 BATCH_NORM = nn.modules.batchnorm._BatchNorm        # BatchNorm1d to 3d, SyncBatchNorm, ...
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3         # of mallopt, in malloc.h
 PRECISIONS = ("fp32", "tf32", "bf16")
 worker_state = threading.local()                    # .stop: the event that tells this thread's work to end
 
@@ -172,6 +174,20 @@ def use_single_thread() -> None:
 
 
 os.register_at_fork(after_in_child=thread_pool.cache_clear)     # a forked process has only the thread that forked
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep the memory that a chunk leaves for the next one, where the system has glibc.
+
+    Otherwise it returns every large block, and the next chunk waits for the system to clear the same pages again
+    (docs/performance.md). The limits bound what is kept: blocks above 32 MiB, glibc's largest value, are returned.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):        # no glibc
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**25)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def set_precision(name: str, device: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from fairdd.core.errors import Interrupted, UserError, catch_termination
-from fairdd.core.parallel import set_precision
+from fairdd.core.parallel import keep_freed_memory, set_precision
 from fairdd.datasets import Dataset, DatasetRequest, get_dataset
 from fairdd.evaluation.metrics import summarize
 from fairdd.evaluation.training import train_and_test
@@ -161,6 +161,7 @@ def prepare(run: RunFolder, args: Flags, method: Method, data: Dataset, make_net
             eval_pool: list[str]) -> Context:
     """Report what the data contain, and refuse now what would fail after hours."""
     set_precision(args.precision, args.device)
+    keep_freed_memory()
     run.log(format_flags(args.as_dict()), show=False)
     run.log("flags: " + format_flags({name: getattr(args, name) for name in args.non_default}), show=not args.quiet)
     real, test = data.train.to(args.device), data.test.to(args.device)
