@@ -396,15 +396,16 @@ def test_the_benchmark_runs_and_both_implementations_agree(tmp_path):
 
 PAGE_FAULTS = """
 import resource, sys, torch
+from concurrent.futures import ThreadPoolExecutor
 from fairdd.core.parallel import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 faults = []
-for _ in range(20):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blocks = [torch.empty(2**22).fill_(1) for _ in range(4)]
-    del blocks
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+with ThreadPoolExecutor(1) as worker:             # a thread, as chunks are processed in
+    for _ in range(20):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        worker.submit(lambda: [torch.empty(2**20).fill_(1) for _ in range(8)] and None).result()
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(sum(faults[10:]))
 """
 
@@ -413,4 +414,4 @@ print(sum(faults[10:]))
 def test_freed_blocks_are_used_again_without_page_faults():
     kept, returned = (int(subprocess.run([sys.executable, "-c", PAGE_FAULTS, word], capture_output=True, check=True,
                                          text=True).stdout) for word in ("keep", "return"))
-    assert kept < 100 < returned
+    assert 5 * kept < returned
