@@ -192,7 +192,7 @@ class ResidualBlock(nn.Module):
 
 # The suffixes of a ConvNet's name and what they set. They combine in this order, norm last: ConvNetD2W32BN.
 CONVNET_SUFFIXES = {
-    "net_depth": {"D1": 1, "D2": 2, "D3": 3, "D4": 4},
+    "net_depth": {"D1": 1, "D2": 2, "D3": 3, "D4": 4, "D5": 5, "D6": 6},      # the last two for 128 and 224 pixels
     "net_width": {"W32": 32, "W64": 64, "W128": 128, "W256": 256},
     "net_act": {"AS": "sigmoid", "AR": "relu", "AL": "leakyrelu", "ASwish": "swish"},
     "net_pooling": {"NP": "none", "MP": "maxpooling", "AP": "avgpooling"},
@@ -224,7 +224,7 @@ EVAL_POOLS = {
     "M": ["MLP", "ConvNet", "LeNet", "AlexNet", "VGG11", "ResNet18"],
     "B": ["ConvNetBN", "ConvNetASwishBN", "AlexNetBN", "VGG11BN", "ResNet18BN"],
     "W": [f"ConvNet{suffix}" for suffix in CONVNET_SUFFIXES["net_width"]],
-    "D": [f"ConvNet{suffix}" for suffix in CONVNET_SUFFIXES["net_depth"]],
+    "D": ["ConvNetD1", "ConvNetD2", "ConvNetD3", "ConvNetD4"],
     "A": [f"ConvNet{suffix}" for suffix in CONVNET_SUFFIXES["net_act"]],
     "P": [f"ConvNet{suffix}" for suffix in CONVNET_SUFFIXES["net_pooling"]],
     "N": [f"ConvNet{suffix}" for suffix in CONVNET_SUFFIXES["net_norm"]],

@@ -11,8 +11,9 @@ every_name = pytest.mark.parametrize("name", NETWORKS)
 gray_and_color = pytest.mark.parametrize("in_channels", [1, 3])
 
 
-def make(name, in_channels=3, size=32, seed=0):
-    """Return a network with the weights of a seed, and two random images for it."""
+def make(name, in_channels=3, size=None, seed=0):
+    """Return a network with the weights of a seed, and two random images for it (of 32 pixels, or of the fewest)."""
+    size = size or (64 if name == "ConvNetD6" else 32)
     torch.manual_seed(seed)
     return get_network(name, in_channels, 10, (size, size)), torch.randn(2, in_channels, size, size)
 
@@ -25,6 +26,24 @@ def count(net):
 @gray_and_color
 @pytest.mark.parametrize("size", [16, 28, 32, 64, 96])
 def test_every_network_accepts_every_image_size(name, in_channels, size):
+    if name in ("ConvNetD5", "ConvNetD6") and size < 64:
+        with pytest.raises(ValueError, match="at least"):
+            get_network("ConvNetD6", in_channels, 10, (size, size))
+        return
+    assert_accepts(name, in_channels, size)
+
+
+@pytest.mark.parametrize("name", ["ConvNetD4", "ConvNetD5W32", "ConvNetD6W32", "AlexNet", "VGG11", "ResNet18"])
+@pytest.mark.parametrize("size", [128, 224])
+def test_large_images_fit_every_kind_of_network(name, size):
+    assert_accepts(name, 3, size)
+    if name.startswith("ConvNetD"):
+        depth = int(name[8])
+        assert get_network(name, 3, 10, (size, size)).classifier.in_features % (size >> depth) ** 2 == 0
+
+
+def assert_accepts(name, in_channels, size):
+    """Assert that the outputs of a network have their shapes and depend on its input."""
     net, images = make(name, in_channels, size)
     with torch.no_grad():
         embedding = net.embed(images)
@@ -39,6 +58,7 @@ def test_every_network_accepts_every_image_size(name, in_channels, size):
 @gray_and_color
 @pytest.mark.parametrize("size", [16, 28, 32])
 def test_gradients_reach_every_weight_and_the_image(name, in_channels, size):
+    size *= {"ConvNetD5": 2, "ConvNetD6": 4}.get(name, 1)
     net, images = make(name, in_channels, size)
     F.cross_entropy(net(images.requires_grad_()), torch.tensor([0, 1])).backward()
     assert images.grad.abs().amax((1, 2, 3)).min() > 0
