@@ -87,7 +87,7 @@ def real_rows(context, net, rows, *key):
     """Return the real images of a step: for DREAM, representatives that are chosen anew every few steps. (B,)"""
     args, step = context.args, key[-1]
     if not args.cluster_every:
-        return context.sampler.rows(*key)
+        return context.ahead(context.sampler.rows, *key)
     if step % args.cluster_every:
         return rows
     return torch.cat([context.representatives(*key, label=label, count=args.batch_real, net=net)

@@ -33,7 +33,7 @@ from fairdd.flags import (
     readable_and_hash,
     resolve_device,
 )
-from fairdd.run.context import Context, build_network
+from fairdd.run.context import Context, make_network
 from fairdd.run.folder import RESULTS, open_run, read_json
 from fairdd.run.formatting import format_cell_range, format_metric, run_name, text_table
 from fairdd.run.loop import load_data, run_evaluation
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     saved = None if args.data == "real" else read_saved_sets(args.source, args.labels_pt, args.scale, args.factor)
     data = load_data(args)
-    check_networks(args.model, partial(build_network, get_network, data=data.test))
+    check_networks(args.model, partial(make_network, get_network, data=data.test))
     if saved:
         check_matches_dataset(saved, data.test)
         saved, test = match_scale(saved, data.test)

@@ -1,6 +1,7 @@
 """The GPU path on a pretend GPU: the numbers of the CPU path, within stated budgets of launches, uploads and syncs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from pretend_gpu import GPU, PretendGPU
 
 import main_DC
 import main_DM
+from fairdd.core.ahead import Ahead
+from fairdd.core.errors import UserError
 from fairdd.core.rng import torch_generator
 from fairdd.evaluation.stack import NetworkStack
 from fairdd.evaluation.training import TrainConfig, sgd, train_epochs, train_with_schedule
@@ -116,3 +119,30 @@ def test_a_whole_run_gives_the_results_of_the_cpu(tmp_path, method):
     assert torch.allclose(images, on_gpu, atol=1e-3)
     metrics, on_gpu = (json.loads((tmp_path / device / "results.json").read_text()) for device in ("cpu", GPU.type))
     assert metrics.keys() == on_gpu.keys()
+
+
+def test_the_host_works_an_iteration_ahead_with_the_same_draws():
+    contexts = [make_context("DM", "--group_balance", device="cpu") for _ in range(2)]
+    contexts[1].ahead = Ahead()
+    for iteration in range(3):
+        key = 0, "experiment", 0, iteration
+        (weights, rows), (same_weights, same_rows) = (
+            (context.init_network("ConvNetW32", *key).state_dict(), context.real_batch(None, *key).rows)
+            for context in contexts)
+        assert torch.equal(rows, same_rows)
+        assert all(torch.equal(weight, same_weights[name]) for name, weight in weights.items())
+    next_keys = {key for _, key in contexts[1].ahead.futures}
+    assert next_keys == {(0, "experiment", 0, 3), (0, "experiment", 0, 3, "ConvNetW32")}
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU.type])
+def test_a_loss_that_is_not_finite_ends_the_run_at_its_iteration(tmp_path, device):
+    method, args = main_DM.parse([*RUN, "--Iteration", "5", "--save_path", str(tmp_path)])
+    vars(args)["device"] = device
+    losses = iter([1.0, 2.0, float("nan"), 3.0, 4.0])
+
+    def update(context, syn, *key):
+        return torch.tensor(next(losses), device=device)
+
+    with PretendGPU(), pytest.raises(UserError, match="the loss is nan at iteration 2"):
+        distill(args, replace(method, update=update), get_network, ["ConvNetD1W32"])

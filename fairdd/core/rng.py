@@ -4,11 +4,14 @@ A draw therefore depends on nothing that was drawn before it, and evaluating in 
 """
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+GLOBAL_GENERATOR = threading.RLock()        # held while torch's global generator is seeded
 
 
 def key_to_seed(*key) -> int:
@@ -28,7 +31,10 @@ def torch_generator(*key) -> torch.Generator:
 
 @contextmanager
 def seeded(*key) -> Iterator[None]:
-    """Seed torch's global CPU generator with the key inside the block (to initialize networks), then restore it."""
-    with torch.random.fork_rng(devices=[]):
+    """Seed torch's global CPU generator with the key inside the block (to initialize networks), then restore it.
+
+    One thread at a time is in such a block.
+    """
+    with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key_to_seed(*key))
         yield

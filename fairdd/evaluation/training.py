@@ -83,8 +83,7 @@ def stacks(make_net: Callable[[], nn.Module], data, config: TrainConfig,
     image = data.batch(torch.arange(1))
     size = 1
     if image.device.type != "cpu":
-        with torch.random.fork_rng(devices=[]):
-            net = make_net()
+        net = init_network(make_net, "size")
         if can_stack(net):
             size = max(1, images_per_chunk(net, image) // min(config.batch_size, len(data.labels)))
     for chunk in chunk_slices(len(keys), size):

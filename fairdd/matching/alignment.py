@@ -39,9 +39,9 @@ def class_mean_targets(labels: Tensor, groups: Tensor) -> Targets:
 
 def per_group_targets(labels: Tensor, groups: Tensor) -> Targets:
     """Return one target per (class, group) present: every group's mean at once (FairDD, eq. 6). (B,), (B,)"""
-    cells = torch.stack([labels, groups], 1)
-    cells, segment_ids, sizes = cells.unique(dim=0, return_inverse=True, return_counts=True)
-    return disjoint_targets(cells[:, 0].contiguous(), segment_ids, 1 / sizes.double()[segment_ids])
+    num_groups = int(groups.max()) + 1
+    cells, segment_ids, sizes = (labels * num_groups + groups).unique(return_inverse=True, return_counts=True)
+    return disjoint_targets(cells // num_groups, segment_ids, 1 / sizes.double()[segment_ids])
 
 
 def barycenter_targets(labels: Tensor, groups: Tensor) -> Targets:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from fairdd.core.ahead import Ahead, at_once
 from fairdd.core.device import upload_network
 from fairdd.core.parallel import with_precision
 from fairdd.core.rng import seeded
@@ -31,8 +32,8 @@ class Context:
 
     real, test: the data on the device; make_network(name, channels, classes, im_size); eval_pool: names of networks to
     test with; synsets: [images, labels] of each finished experiment; method_state: what the method keeps from one
-    iteration to the next; resume_state: where the current experiment stands, as saved in a checkpoint; writer: of
-    TensorBoard.
+    iteration to the next; losses: by iteration, those that were not logged yet; resume_state: where the current
+    experiment stands, as saved in a checkpoint; writer: of TensorBoard.
     """
 
     run: RunFolder
@@ -44,6 +45,7 @@ class Context:
     eval_pool: list[str]
     synsets: list = field(default_factory=list)
     method_state: dict = field(default_factory=dict)
+    losses: dict[int, Tensor] = field(default_factory=dict)
     resume_state: dict = field(default_factory=dict)
     writer: object = field(default_factory=NullWriter)
 
@@ -57,16 +59,30 @@ class Context:
 
     def init_network(self, name: str, *key) -> nn.Module:
         """Return a new network on the device, its weights drawn from the key."""
+        return self.to_device(self.ahead(self.draw_network, *key, name))
+
+    def draw_network(self, *key_and_name) -> nn.Module:
+        """Return a new network on the host. key_and_name: the key of its weights, and its name"""
+        *key, name = key_and_name
         with seeded(*key, "weights"):
-            return self.build_network(name)
+            return make_network(self.make_network, name, self.real)
 
     def build_network(self, name: str) -> nn.Module:
         """Return a new network for the images and classes of the data, its weights from torch's global generator."""
-        return with_precision(self.args.precision, build_network(self.make_network, name, self.real))
+        return self.to_device(make_network(self.make_network, name, self.real))
+
+    def to_device(self, net: nn.Module) -> nn.Module:
+        """Return a network on the device of the data, computing in the precision of the flags."""
+        return with_precision(self.args.precision, upload_network(net, self.real.images.device))
+
+    @functools.cached_property
+    def ahead(self) -> Callable:
+        """Calls functions of a key, on a GPU an iteration ahead."""
+        return at_once if self.real.images.device.type == "cpu" else Ahead()
 
     def real_batch(self, draws: Draws | None, *key) -> "RealBatch":
         """Return batch_real images of every class (all, if it has fewer), drawn from the key."""
-        return RealBatch(self.real, self.sampler.rows(*key), draws)
+        return RealBatch(self.real, self.ahead(self.sampler.rows, *key), draws)
 
     def representatives(self, *key, label: int, count: int, net: nn.Module | None = None) -> Tensor:
         """Return count rows of a class that represent it, by k-means on embeddings of net (default: a new network).
@@ -114,10 +130,10 @@ class RealBatch:
         return self.data.groups[self.rows]
 
 
-def build_network(make_network: Callable, name: str, data: GroupedImages) -> nn.Module:
-    """Return a new network of this name for the images and classes of data, on their device."""
+def make_network(factory: Callable, name: str, data: GroupedImages) -> nn.Module:
+    """Return a new network of this name for the images and classes of data, on the host."""
     channels, *size = data.images.shape[1:]
-    return upload_network(make_network(name, channels, data.num_classes, tuple(size)), data.images.device)
+    return factory(name, channels, data.num_classes, tuple(size))
 
 
 def evaluation_config(args: Flags, model: str) -> TrainConfig:

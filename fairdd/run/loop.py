@@ -74,13 +74,25 @@ def run_experiment(context: Context, experiment: int, syn: SynSet, first: int) -
             evaluate_and_save(context, syn, experiment, iteration)
         if is_last:
             break
-        loss = context.method.update(context, syn, *key, iteration).item()
+        context.losses[iteration] = context.method.update(context, syn, *key, iteration)
+        if context.real.images.device.type == "cpu" or iteration % LOG_EVERY == 0:
+            bar.set_postfix(loss=f"{log_losses(context):.4g}", refresh=False)
+    context.synsets.append(syn.to_list())
+
+
+def log_losses(context: Context) -> float:
+    """Log and check the losses since the last call; return the last one. On a GPU the host waits for them here.
+
+    Raises UserError for the first one that is not finite: all later iterations would be lost.
+    """
+    iterations = list(context.losses)
+    values = torch.stack([context.losses.pop(iteration) for iteration in iterations]).tolist() if iterations else []
+    for iteration, loss in zip(iterations, values, strict=True):
         check_finite("loss", loss, iteration)
-        bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
         context.writer.add_scalar("loss", loss, iteration)
         if iteration % LOG_EVERY == 0:
             context.run.log(f"iteration {iteration} | loss {loss:.4f}")
-    context.synsets.append(syn.to_list())
+    return values[-1] if values else math.nan
 
 
 def resume_or_init(context: Context, experiment: int) -> tuple[SynSet, int]:
@@ -108,7 +120,8 @@ def initial_synset(context: Context, experiment: int) -> SynSet:
 
 
 def save_checkpoint(context: Context) -> None:
-    """Write where the run stands, as it was at the beginning of the current iteration."""
+    """Write where the run stands, as it was at the beginning of the current iteration. Raises UserError for NaN."""
+    log_losses(context)
     if context.resume_state:
         context.writer.flush()
         context.run.save_state(**context.resume_state, sets=context.synsets)
