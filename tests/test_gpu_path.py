@@ -142,7 +142,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_iteration(tmp_path, devic
     losses = iter([1.0, 2.0, float("nan"), 3.0, 4.0])
 
     def update(context, syn, *key):
-        return torch.tensor(next(losses), device=device)
+        return torch.tensor(next(losses)).to(device)
 
     with PretendGPU(), pytest.raises(UserError, match="the loss is nan at iteration 2"):
         distill(args, replace(method, update=update), get_network, ["ConvNetD1W32"])

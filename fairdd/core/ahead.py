@@ -18,7 +18,7 @@ class Ahead:
 
     def __call__(self, fn: Callable, *key):
         """Return fn(*key), which the previous iteration may have begun."""
-        if not isinstance(key[ITERATION], int):         # of the start of an experiment
+        if len(key) <= ITERATION or not isinstance(key[ITERATION], int):        # of the start of an experiment
             return fn(*key)
         future = self.futures.pop((fn, key), None)
         following = (*key[:ITERATION], key[ITERATION] + 1, *key[ITERATION + 1 :])

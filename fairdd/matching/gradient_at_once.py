@@ -25,13 +25,13 @@ def gradient_loss_at_once(net: nn.Module, real, syn: Sequence[Tensor], targets: 
         index = torch.isin(targets.classes, labels).nonzero().flatten()         # of this block's targets
         sizes = torch.tensor([len(syn[label]) for label in labels.tolist()])
         owners = torch.arange(len(labels)).repeat_interleave(sizes)             # of each synthetic image
-        labels_of_images, shares, coefficients, places, classes = upload(
+        labels_of_images, shares, coefficients, positions, classes = upload(
             device, labels[owners], (1 / sizes.double())[owners].to(dtype), targets.coefficients[index].to(dtype),
             torch.searchsorted(labels, targets.classes[index]), targets.classes[index])
         real_gradients = target_gradients_at_once(net, real, targets, index)
         images = torch.cat([syn[label].detach() for label in labels.tolist()]).requires_grad_()
         syn_gradients = segment_gradients(net, images, labels_of_images, shares, sizes.tolist(), create_graph=True)
-        distances = coefficients * distance([g.index_select(0, places) for g in syn_gradients], real_gradients)
+        distances = coefficients * distance([g.index_select(0, positions) for g in syn_gradients], real_gradients)
         losses = losses.index_add(0, classes, distances.detach())
         [gradient] = torch.autograd.grad(distances.sum(), images)
         for label, of_class in zip(labels.tolist(), gradient.split(sizes.tolist()), strict=True):
@@ -62,12 +62,12 @@ def target_gradients_at_once(net: nn.Module, real, targets: Targets, index: Tens
     for rows in cut_segments([pairs], max_chunk_size(net, example(real))):
         segments, sizes = targets.segment_ids[rows].unique_consecutive(return_counts=True)
         images = real[targets.images[rows]]
-        labels, weights, places = upload(images.device, targets.classes[targets.segment_ids[rows]],
+        labels, weights, positions = upload(images.device, targets.classes[targets.segment_ids[rows]],
                                          targets.weights[rows].to(images.dtype), torch.searchsorted(index, segments))
         gradients = segment_gradients(net, images, labels, weights, sizes.tolist())
         if len(segments) == len(index) and total is None:
             total = gradients
             continue
         total = total or [g.new_zeros(len(index), *g.shape[1:]) for g in gradients]
-        total = [a.index_add(0, places, b) for a, b in zip(total, gradients, strict=True)]
+        total = [a.index_add(0, positions, b) for a, b in zip(total, gradients, strict=True)]
     return total

@@ -85,8 +85,9 @@ def log_losses(context: Context) -> float:
 
     Raises UserError for the first one that is not finite: all later iterations would be lost.
     """
-    iterations = list(context.losses)
-    values = torch.stack([context.losses.pop(iteration) for iteration in iterations]).tolist() if iterations else []
+    iterations, losses = list(context.losses), list(context.losses.values())
+    context.losses.clear()
+    values = torch.stack(losses).cpu().tolist() if losses else []
     for iteration, loss in zip(iterations, values, strict=True):
         check_finite("loss", loss, iteration)
         context.writer.add_scalar("loss", loss, iteration)
