@@ -38,7 +38,7 @@ def deo_m(table: Tensor) -> float:
     0 is fair, 1 is worst; NaN if no class has a gap. For two classes it equals the equalized-odds difference. For more,
     equalized odds would compare every entry of the confusion matrix; DEO compares only its diagonal, the accuracies.
     """
-    return _defined(per_class_gap(table)).max().item()
+    return defined_values(per_class_gap(table)).max().item()
 
 
 def deo_a(table: Tensor) -> float:
@@ -46,7 +46,7 @@ def deo_a(table: Tensor) -> float:
 
     The range and the relation to equalized odds are those of deo_m.
     """
-    return _defined(per_class_gap(table)).mean().item()
+    return defined_values(per_class_gap(table)).mean().item()
 
 
 def equal_opportunity_difference(table: Tensor) -> float:
@@ -59,7 +59,7 @@ def equal_opportunity_difference(table: Tensor) -> float:
 
 def worst_cell_accuracy(table: Tensor) -> float:
     """Return the lowest accuracy of any (group, class) cell. 1: no error; 0: one cell is never recognized."""
-    return _defined(table.flatten()).min().item()
+    return defined_values(table.flatten()).min().item()
 
 
 def worst_group_accuracy(predictions: Tensor, labels: Tensor, groups: Tensor, num_groups: int) -> float:
@@ -68,7 +68,7 @@ def worst_group_accuracy(predictions: Tensor, labels: Tensor, groups: Tensor, nu
     1: no error; 0: one group is never recognized. A group without images is left out.
     """
     hits = torch.bincount(groups[predictions == labels], minlength=num_groups)
-    return _defined(hits.double() / torch.bincount(groups, minlength=num_groups)).min().item()
+    return defined_values(hits.double() / torch.bincount(groups, minlength=num_groups)).min().item()
 
 
 def prediction_table(predictions: Tensor, groups: Tensor, num_classes: int, num_groups: int) -> Tensor:
@@ -84,7 +84,7 @@ def demographic_parity_difference(predictions: Tensor, groups: Tensor, num_class
     0: every class is predicted equally often in every group; 1: a class is predicted for all of one group and for
     nobody of another. NaN with fewer than two groups.
     """
-    return _defined(per_class_gap(prediction_table(predictions, groups, num_classes, num_groups))).max().item()
+    return defined_values(per_class_gap(prediction_table(predictions, groups, num_classes, num_groups))).max().item()
 
 
 def fairness_metrics(predictions: Tensor, labels: Tensor, groups: Tensor, num_classes: int, num_groups: int) -> dict:
@@ -150,7 +150,7 @@ def mean_std(values: Tensor) -> dict:
     return {"mean": values.mean().item(), "std": values.std().item() if len(values) > 1 else None, "n": len(values)}
 
 
-def _defined(values: Tensor) -> Tensor:
+def defined_values(values: Tensor) -> Tensor:
     """Return the values that are not NaN, or one NaN if there are none."""
     defined = values[~values.isnan()]
     return defined if len(defined) else values.new_tensor([math.nan])

@@ -200,11 +200,16 @@ def augment_batch(images: Tensor, config: TrainConfig, *generators: torch.Genera
 
 def predict(net: nn.Module, data: GroupedImages, rows: Tensor | None = None) -> Tensor:
     """Return the predicted class of the images at rows (default: of all). (N,) int64, on the CPU"""
+    return predict_logits(net, data, rows).argmax(1)
+
+
+def predict_logits(net: nn.Module, data: GroupedImages, rows: Tensor | None = None) -> Tensor:
+    """Return the logits of the images at rows (default: of all): (N, C), on the CPU, for score_metrics."""
     net.eval()
 
     def predict_chunk(rows: Tensor) -> Tensor:
         with torch.inference_mode():
-            return net(data.batch(rows)).argmax(1).cpu()
+            return net(data.batch(rows)).cpu()
 
     rows = torch.arange(len(data)) if rows is None else rows
     return torch.cat(list(map_chunks(predict_chunk, [rows], net, data.batch(rows[:1]))))
