@@ -217,12 +217,12 @@ IDC = replace(
         train_net=lambda args: "real" if args.align == "vanilla" else "balanced",
         eval_overrides={"*": {"strategy": ALL_OPERATIONS}},
     ),
-    quick=dict(Iteration=6, pixel_steps=10, lr_img=0.03, n_data=256, batch_real=64),       # not tuned yet
+    quick=dict(Iteration=6, pixel_steps=10, lr_img=0.1, n_data=256, batch_real=64),
 )
 DREAM = replace(
     IDC, name="DREAM",
     paper={**IDC.paper, "batch_real": 128, "cluster_every": 10, "init": "kmeans", "group_balance": False},
-    quick=dict(Iteration=6, pixel_steps=10, lr_img=0.03, n_data=256, batch_real=64),       # not tuned yet
+    quick=dict(Iteration=6, pixel_steps=10, lr_img=0.03, n_data=256, batch_real=64),
 )
 
 

@@ -142,7 +142,7 @@ CAFE = replace(
     steps_per_iteration=lambda args: args.max_steps,
     paper=dict(Iteration=2000, lr_img=0.1, init="noise", dsa_strategy="none", max_steps=100, max_epochs=100, watch=10,
                eval_overrides={"*": {"strategy": ALL_OPERATIONS}}),
-    quick=dict(Iteration=6, lr_img=1.0, init="real", max_steps=10, max_epochs=5, watch=3),       # not tuned yet
+    quick=dict(Iteration=6, lr_img=0.3, init="real", max_steps=10, max_epochs=5, watch=3),
 )
 
 
