@@ -423,3 +423,15 @@ def test_the_terminal_table_has_one_row_per_run_and_the_last_pictures(folders, c
     assert [row.split("  ")[0] for row in rows[:3]] == ["DM", "DM", "DM + FairDD"]
     assert numbers(rows[0])[0] == pytest.approx(statistics.mean([10, 11.5, 12, 13]), abs=0.00501)
     assert rows[-1].strip() == str(folders[0] / "experiment0_iteration00005.png")
+
+
+def test_the_columns_of_the_tables_can_be_chosen(folders, tmp_path, capsys):
+    chosen = ["worst_cell_accuracy", "accuracy"]
+    report.main([*map(str, folders[:3]), "--metrics", ",".join(chosen)])
+    assert capsys.readouterr().out.splitlines()[0].split() == ["%", *chosen, "networks"]
+    report.main([*map(str, folders[:3]), "--metrics", ",".join(chosen), "--out", str(tmp_path / "out")])
+    header = next(line for line in (tmp_path / "out" / "report.md").read_text().splitlines() if "networks |" in line)
+    assert "| worst_cell_accuracy | accuracy |" in header and "DEO_M" not in header
+    for out in ([], ["--out", tmp_path / "other"]):
+        message = refused(capsys, *folders[:3], "--metrics", "accuracy,beauty", *out)
+        assert "has no beauty; it has: DEO_A, DEO_M, accuracy" in message

@@ -11,11 +11,15 @@ import main_DC
 import main_DM
 from fairdd.core.rng import torch_generator
 from fairdd.datasets.base import GroupedImages
+from fairdd.evaluation.metrics import accuracy_table
+from fairdd.evaluation.score_metrics import score_metrics
 from fairdd.evaluation.training import (
     TrainConfig,
     augment_batch,
     evaluate_synset,
+    init_network,
     predict,
+    predict_logits,
     sgd,
     train_epochs,
     train_with_schedule,
@@ -150,3 +154,13 @@ def test_every_test_image_gets_the_prediction_of_the_network_in_evaluation_mode(
         in_training = copy.deepcopy(net)(images).argmax(1)
         expected = net.eval()(images).argmax(1)
     assert torch.equal(predict(net.train(), data), expected) and not torch.equal(in_training, expected)
+
+
+def test_every_network_gets_the_metrics_of_its_logits_too():
+    data, config = brightness_data(25), TrainConfig(1, 0.1)
+    [metrics] = evaluate_synset(linear_net, data, data, config, 1, "key")
+    net = init_network(linear_net, "key", 0)
+    train_with_schedule(net, data, config, torch_generator("key", 0, "training"))
+    table = accuracy_table(predict(net, data), data.labels, data.groups, 2, 2)
+    expected = score_metrics(predict_logits(net, data), data.labels, data.groups, table)
+    assert expected == pytest.approx({name: metrics[name] for name in expected})

@@ -138,8 +138,10 @@ def summarize(metrics: Sequence[dict]) -> dict:
     """Return name -> {"mean", "std", "n"} over networks. metrics: the results of fairness_metrics, one per network.
 
     "table" and "table_std" hold the mean and standard deviation of each cell. A std is None for a single network.
+    A metric that some network lacks, which an earlier version tested, is left out.
     """
-    columns = {name: torch.tensor([m[name] for m in metrics], dtype=torch.float64) for name in metrics[0]}
+    names = [name for name in metrics[0] if all(name in of_network for of_network in metrics)]
+    columns = {name: torch.tensor([m[name] for m in metrics], dtype=torch.float64) for name in names}
     tables = columns.pop("table")
     cells = {"table": tables.mean(0).tolist(), "table_std": tables.std(0).tolist() if len(tables) > 1 else None}
     return {name: mean_std(values) for name, values in columns.items()} | cells

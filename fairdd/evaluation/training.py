@@ -20,7 +20,8 @@ from fairdd.core.parallel import (
 )
 from fairdd.core.rng import seeded, torch_generator
 from fairdd.datasets.base import GroupedImages
-from fairdd.evaluation.metrics import attribute_metrics, fairness_metrics
+from fairdd.evaluation.metrics import accuracy_table, attribute_metrics, fairness_metrics
+from fairdd.evaluation.score_metrics import score_metrics
 from fairdd.evaluation.stack import NetworkStack, can_stack
 from fairdd.matching.augment import augment, crop_noise, cutmix, draw, draw_composed, join_draws
 
@@ -72,7 +73,7 @@ def train_and_test(make_net: Callable[[], nn.Module], data, test: GroupedImages,
             train_with_schedule(net, data, config, *(torch_generator(*key, "training") for key in keys),
                                 on_epoch_end=lambda: bar.update(len(keys)))
             trained = nets if len(nets) == 1 else net.unstack()
-            return [prediction_metrics(predict(net, test), test) for net in trained]
+            return [prediction_metrics(predict_logits(net, test), test) for net in trained]
 
         yield from chain.from_iterable(ordered_map(metrics, nets_and_keys, test.images.device))
 
@@ -90,10 +91,14 @@ def stacks(make_net: Callable[[], nn.Module], data, config: TrainConfig,
         yield list(keys[chunk])
 
 
-def prediction_metrics(predictions: Tensor, test: GroupedImages) -> dict:
-    """Return the fairness_metrics of predictions (N,) for a test set, and those of each attribute that is crossed."""
-    args = predictions, test.labels, test.groups, test.num_classes
-    return fairness_metrics(*args, test.num_groups) | attribute_metrics(*args, test.attributes)
+def prediction_metrics(logits: Tensor, test: GroupedImages) -> dict:
+    """Return the metrics of logits (N, C) for a test set: the fairness_metrics, also of each attribute that is crossed,
+    and the score_metrics.
+    """
+    args = logits.argmax(1), test.labels, test.groups, test.num_classes
+    metrics = fairness_metrics(*args, test.num_groups) | attribute_metrics(*args, test.attributes)
+    true_positives = accuracy_table(*args, test.num_groups)
+    return metrics | score_metrics(logits, test.labels, test.groups, true_positives)
 
 
 def init_network(make_net: Callable[[], nn.Module], *key) -> nn.Module:

@@ -5,7 +5,7 @@ and experiment, networks within a pair of sets by their number; the bootstrap re
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from fairdd.core.rng import numpy_generator
 from fairdd.datasets import DatasetRequest
 from fairdd.report.load_runs import FinishedRun, read_run
 from fairdd.run.folder import EVALUATIONS, RUNTIME_FLAGS
+from fairdd.run.formatting import MAIN_METRICS
 
 IGNORED_WHEN_POOLING = RUNTIME_FLAGS | {"seed", "num_exp", "eval_every"}
 ALIGNMENT_FLAGS = {"align", "FairDD", "cluster", "train_net"}     # the last two follow from the alignment
@@ -74,11 +75,13 @@ class RunGroup:
 class Comparison:
     """Groups of runs on the same data, with the same network and number of images per class; vanilla before others.
 
-    against: the name of the group that all others are compared with; None: each with its own vanilla runs.
+    against: the name of the group that all others are compared with; None: each with its own vanilla runs. metrics:
+    those of the main table.
     """
 
     groups: list[RunGroup]
     against: str | None = None
+    metrics: Sequence[str] = MAIN_METRICS
 
     @property
     def title(self) -> str:
@@ -101,18 +104,29 @@ class Comparison:
                      and pooling_key(other.flags, ALIGNMENT_FLAGS) == key), None)
 
 
-def read_comparisons(folders: Iterable[Path], against: str | None = None) -> list[Comparison]:
+def read_comparisons(folders: Iterable[Path], against: str | None = None,
+                     metrics: Sequence[str] = MAIN_METRICS) -> list[Comparison]:
     """Return the runs in these folders as comparisons; a folder given twice counts once.
 
-    against: as in Comparison. Raises UserError if a run is unfinished or damaged, or if no row is named against.
+    against, metrics: as in Comparison. Raises UserError if a run is unfinished or damaged, if no row is named against,
+    or for a metric that a run lacks.
     """
     folders = {folder.resolve(): folder for folder in folders}.values()
     collections = collect_comparable([read_run(folder) for folder in folders])
-    comparisons = [Comparison(pool_runs(runs), against) for runs in collections]
+    comparisons = [Comparison(pool_runs(runs), against, metrics) for runs in collections]
     names = dict.fromkeys(group.name for comparison in comparisons for group in comparison.groups)
     if against is not None and against not in names:
         raise UserError(f"--against: no row is named {against}; the rows are: {'; '.join(names)}")
+    for run in (run for runs in collections for run in runs):
+        check_metrics(run, metrics)
     return comparisons
+
+
+def check_metrics(run: FinishedRun, names: Sequence[str]) -> None:
+    """Raise UserError for a metric that the networks of a run lack."""
+    known = run.networks.columns.difference(["iteration", "model", "experiment", "network", "table"])
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"--metrics: {run.folder} has no {', '.join(unknown)}; it has: {', '.join(known)}")
 
 
 def collect_comparable(runs: list[FinishedRun]) -> list[list[FinishedRun]]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from fairdd.evaluation.metrics import covered_cells
 from fairdd.report.comparison import COVERAGE, MIN_SETS, RESAMPLES, Comparison, RunGroup, paired_differences
-from fairdd.run.formatting import MAIN_METRICS, format_metric
+from fairdd.run.formatting import format_metric
 
 COLUMNS = ["comparison", "run", "tested_with", "metric", "mean", "std", "networks", "sets", "difference", "low", "high",
            "bounds", "pairs", "cells_covered", "cells", "folders"]
@@ -60,10 +60,10 @@ def text_tables(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame, pd.
     records["difference text"] = [format_difference(record) for record in records.to_dict("records")]
     rows = records.groupby(NAME_COLUMNS, sort=False)[["sets", "networks", "pairs"]].first()
     wide = records.pivot(index=NAME_COLUMNS, columns="metric", values=["text", "difference text"]).reindex(rows.index)
-    texts, differences = wide["text"].fillna(NOT_AVAILABLE), wide["difference text"][list(MAIN_METRICS)]
-    other = [name for name in records["metric"].unique() if name not in MAIN_METRICS
+    texts, differences = wide["text"].fillna(NOT_AVAILABLE), wide["difference text"][list(comparison.metrics)]
+    other = [name for name in records["metric"].unique() if name not in comparison.metrics
              and set(texts[name]) - {"undefined", NOT_AVAILABLE}]
-    main = rows[["sets", "networks"]].join(texts[list(MAIN_METRICS)])
+    main = rows[["sets", "networks"]].join(texts[list(comparison.metrics)])
     differences = rows[["pairs"]].join(differences.add_prefix(DIFFERENCE_PREFIX)).dropna(subset="pairs")
     tables = main, differences, texts[other]
     return tuple(table.astype(str).reset_index() for table in tables)
