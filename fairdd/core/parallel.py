@@ -96,9 +96,9 @@ def merge_segments(segments: Sequence[Tensor], size: int) -> list[Tensor]:
 
 def chunk_slices(count: int, size: int) -> list[slice]:
     """Split the rows 0..count into consecutive slices of nearly equal length, at most size."""
-    number = -(-count // size)
+    number = max(-(-count // size), 1)
     ends = [count * index // number for index in range(number + 1)]
-    return [slice(*pair) for pair in pairwise(ends)]
+    return [slice(*pair) for pair in pairwise(ends)] if count else []
 
 
 def sum_gradients(gradients: Iterable[Sequence[Tensor]]) -> list[Tensor]:
