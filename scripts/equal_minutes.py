@@ -128,11 +128,12 @@ def table(args: argparse.Namespace, dataset: str, counts: dict[str, int]) -> str
         if not sets:
             continue
         means = pd.DataFrame(sets)
-        cells = {metric: f"{means[metric].mean():.1f} ({means[metric].min():.1f} to {means[metric].max():.1f})"
-                 for metric in METRICS}
+        cells = [f"{column.mean():.1f}" + (f" ({column.min():.1f} to {column.max():.1f})" if len(means) > 1 else "")
+                 for _, column in means.items()]
         count = counts.get(f"{dataset} | {name.partition(' + ')[0]}", 0)
-        lines.append({"row": name, "iterations": count, "sets": len(means), **cells})
-    return pd.DataFrame(lines).to_markdown(index=False)
+        lines.append([name, str(count), str(len(means)), *cells])
+    head = ["row", "iterations", "sets", *METRICS]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
 def write_tables(args: argparse.Namespace, counts: dict[str, int]) -> None:
