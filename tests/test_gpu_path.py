@@ -26,7 +26,7 @@ STEPS = {
     "CAFE": (["--max_steps", "1"], 250, 30, 1),                             # it watches an accuracy
     "DC": (["--outer_loop", "1"], 1500, 8, 0),
     "DSA": (["--outer_loop", "1"], 1500, 8, 0),
-    "IDC": (["--pixel_steps", "1", "--n_data", "0"], 1500, 14, 0),
+    "IDC": (["--pixel_steps", "1", "--n_data", "0", "--lr_img", "0.03"], 1500, 14, 0),
     "DREAM": (["--pixel_steps", "1", "--n_data", "0"], 1500, 24, 10),       # every class is clustered on the host
 }
 LAUNCHES_PER_EPOCH = 40
@@ -59,7 +59,7 @@ def test_a_step_has_the_numbers_of_the_cpu_within_its_budget(method, align):
         loss_on_gpu, pixels_on_gpu = update(context, syn)
         counts = gpu.counts()
     assert torch.isclose(loss_on_gpu.on_host, loss, rtol=1e-5)
-    assert torch.allclose(pixels_on_gpu.on_host, pixels, atol=2e-4)
+    assert torch.allclose(pixels_on_gpu.on_host, pixels, atol=1e-3)
     assert all(count <= limit for count, limit in zip(counts.values(), budget, strict=True)), counts
 
 
