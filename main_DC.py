@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fairdd.core import distributed
 from fairdd.core.device import upload
 from fairdd.core.errors import UserError, report_user_errors
 from fairdd.core.rng import numpy_generator, torch_generator
@@ -43,6 +44,7 @@ def update(context, syn, *key):
         total = total + match(context, syn, net, context.real_batch(draws, *key, outer))
         if outer < args.outer_loop - 1:                 # after the last one the network is discarded
             train_epochs(net, syn.as_dataset(), config, optimizer, torch_generator(*key, outer, "inner"))
+            distributed.synchronize(net)
     return total / (args.outer_loop * context.real.num_classes)
 
 
@@ -80,6 +82,7 @@ def update_idc(context, syn, *key):
         real = RealBatch(context.real, rows, draws)
         total = total + match(context, syn, net, real, subset_of_classes(syn, args.batch_syn_max, *key, step))
         train_network(context, syn, net, optimizer, *key, step)
+        distributed.synchronize(net)
     return total / (args.pixel_steps * num_classes)
 
 
@@ -90,8 +93,11 @@ def real_rows(context, net, rows, *key):
         return context.ahead(context.sampler.rows, *key)
     if step % args.cluster_every:
         return rows
-    return torch.cat([context.representatives(*key, label=label, count=args.batch_real, net=net)
-                      for label in range(context.real.num_classes)])
+    classes = range(context.real.num_classes)
+    chosen = {label: context.representatives(*key, label=label, count=args.batch_real, net=net)
+              for label in distributed.share_of(classes)}
+    chosen = distributed.merge(chosen)
+    return torch.cat([chosen[label] for label in classes])
 
 
 def subset_of_classes(syn, limit, *key):

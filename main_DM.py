@@ -7,6 +7,7 @@
 import math
 from dataclasses import replace
 
+from fairdd.core import distributed
 from fairdd.core.errors import UserError, report_user_errors
 from fairdd.core.rng import torch_generator
 from fairdd.evaluation.training import TrainConfig, predict, sgd, train_epochs
@@ -47,7 +48,7 @@ def warm_up(context, syn, *key):
     optimizer = sgd(net, args.lr_net, momentum=0, weight_decay=0)
     config = TrainConfig(args.warmup_epochs, args.lr_net, args.batch_train, args.dsa_strategy)
     train_epochs(net, syn.as_dataset(), config, optimizer, torch_generator(*key, "warm-up"))
-    return net
+    return distributed.synchronize(net) if args.warmup_epochs else net
 
 
 def update_cafe(context, syn, *key):
@@ -70,6 +71,7 @@ def update_cafe(context, syn, *key):
         inner = []
         for epoch in range(args.max_epochs):
             train_epochs(net, syn.as_dataset(), config, optimizer, torch_generator(*key, step, epoch, "inner"))
+            distributed.synchronize(net)
             inner = [*inner, accuracy(context, net, *key, step, epoch)][-args.watch:]
             if len(inner) == args.watch and max(inner) - min(inner) > MOVED:
                 break
@@ -93,7 +95,7 @@ def accuracy(context, net, *key):
     rows = RandomSampler(context.real, WATCHED).rows(*key, "watch")
     predictions = predict(net, context.real, rows)
     net.train()
-    return (predictions == context.real.labels[rows]).double().mean().item()
+    return distributed.from_rank_0((predictions == context.real.labels[rows]).double().mean().item())
 
 
 def learning_rate(args, iteration):

@@ -34,7 +34,7 @@ from fairdd.flags import (
     resolve_device,
 )
 from fairdd.run.context import Context, make_network
-from fairdd.run.folder import RESULTS, open_run, read_json
+from fairdd.run.folder import open_run
 from fairdd.run.formatting import format_cell_range, format_metric, run_name, text_table
 from fairdd.run.loop import load_data, run_evaluation
 from fairdd.run.preflight import check_networks
@@ -95,7 +95,7 @@ def evaluate(args: Flags, data: Dataset, sets: Mapping[int, object], make_networ
             for number, images in sets.items():
                 run_evaluation(context, images.to(args.device), number, args.Iteration)
             run.finish(run_results(context))
-        print(f"\n{metrics_table(read_json(run.folder / RESULTS)['by_model'])}\n")
+        print(f"\n{metrics_table(run.results['by_model'])}\n")
         print(f"results and the metrics of every network are in {run.folder}")
 
 

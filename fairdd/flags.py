@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from fairdd.core import distributed
 from fairdd.core.errors import UserError
 from fairdd.core.parallel import PRECISIONS
 from fairdd.datasets import DATASETS
@@ -269,7 +270,9 @@ def check_contradictions(args: Flags) -> None:
 def resolve_device(name: str) -> str:
     """Return a device that can compute what a run needs, as torch calls it. Raises UserError."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and distributed.world_size() > 1:
+        name = f"cuda:{distributed.local_rank()}"
     try:
         torch.zeros(1, dtype=torch.float64, device=name).item()     # not on mps, which has no 64-bit numbers, nor meta
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:

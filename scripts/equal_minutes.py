@@ -1,6 +1,6 @@
 """All methods in equal minutes: calibrate the iterations of every row, run all rows, write tables from their folders.
 
-    python scripts/equal_minutes.py --datasets Colored_MNIST_foreground CIFAR10_S --minutes 0.5 --out results/minutes
+    python scripts/equal_minutes.py --datasets Colored_MNIST_foreground CIFAR10_S --out results/minutes
     python scripts/equal_minutes.py ... --list               # the commands, after calibration
 
 Minutes are of distillation on one CPU core, without evaluation. They are measured once; the numbers of iterations stand
@@ -35,9 +35,9 @@ SETTING = "--model ConvNetW32 --ipc 10 --batch_real 100 --num_eval 3 --epoch_eva
 METHODS = {         # of every method: its entry, its flags, and those that make FairDD's batches and start balanced
     "DM": ("main_DM.py", "--method DM --lr_img 1", "--group_balance --init balanced"),
     "DC": ("main_DC.py", "--method DC --lr_img 10 --outer_loop 10 --inner_loop 5", "--group_balance --init balanced"),
-    "IDC": ("main_DC.py", "--method IDC --dis_metric l1 --lr_img 0.1 --pixel_steps 10 --n_data 256",
+    "IDC": ("main_DC.py", "--method IDC --dis_metric l1 --lr_img 0.005 --pixel_steps 10 --n_data 256",
             "--group_balance --init balanced"),
-    "DREAM": ("main_DC.py", "--method DREAM --dis_metric l1 --lr_img 0.1 --pixel_steps 10 --n_data 256",
+    "DREAM": ("main_DC.py", "--method DREAM --dis_metric l1 --lr_img 0.005 --pixel_steps 10 --n_data 256",
               "--cluster cell --init balanced"),
     "CAFE": ("main_DM.py", "--method CAFE --lr_img 0.3 --max_steps 10 --max_epochs 5 --watch 3",
              "--group_balance --init balanced"),
@@ -153,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["Colored_MNIST_foreground", "CIFAR10_S"])
     parser.add_argument("--data_path", default="./data")
-    parser.add_argument("--minutes", type=float, default=0.5, help="of distillation, per synthetic set")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of distillation, per synthetic set")
     parser.add_argument("--seeds", type=int, default=3, help="synthetic sets per row")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")

@@ -2,10 +2,12 @@
 
 import functools
 import signal
-import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from fairdd.core import distributed
 
 TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -26,9 +28,10 @@ class Interrupted(BaseException):
 def catch_termination() -> Iterator[None]:
     """Raise Interrupted at the first SIGTERM or SIGINT inside the block; ignore later ones while saving.
 
-    Do nothing outside the main thread, where Python allows no signal handlers: the caller's stay.
+    Do nothing outside the main thread, where Python allows no signal handlers: the caller's stay; nor on other ranks
+    than 0, which go on until rank 0 has saved.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or distributed.rank():
         yield
         return
 
@@ -48,23 +51,32 @@ def catch_termination() -> Iterator[None]:
 def report_user_errors(main: Callable) -> Callable:
     """Decorate an entry point: a UserError exits with its message and status 2, a signal with 128 + its number.
 
-    An OSError that names a file (a disk or a permission) exits with that file, the reason, and status 2.
+    An OSError that names a file (a disk or a permission) exits with that file, the reason, and status 2. Under torchrun
+    any failure ends all processes, with one message.
     """
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):
-        try:
-            return main(*args, **kwargs)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-        except OSError as error:
-            if error.filename is None:
-                raise
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-            sys.exit(2)
-        except Interrupted as interrupt:
-            print(f"interrupted by {interrupt}; re-run the same command to resume", file=sys.stderr)
-            sys.exit(128 + interrupt.number)
+        with distributed.joined_ranks():
+            try:
+                return main(*args, **kwargs)
+            except UserError as error:
+                status, message = 2, f"error: {error}"
+            except OSError as error:
+                if error.filename is None:
+                    raise
+                status, message = 2, f"error: {error.filename}: {error.strerror}"
+            except Interrupted as interrupt:
+                status = 128 + interrupt.number
+                message = f"interrupted by {interrupt}; re-run the same command to resume"
+            except distributed.RankLost:
+                status = 1
+                message = ("error: another process of this run has ended, maybe for lack of memory; re-run the same "
+                           "command to resume")
+            except Exception:
+                if distributed.world_size() == 1:
+                    raise
+                status, message = 1, traceback.format_exc()
+            distributed.end(status, message)
 
     return wrapped

@@ -1,13 +1,16 @@
 """Distribution matching: the distance of mean embeddings (DM, Zhao & Bilen 2023, eq. 5; FairDD, eq. 6)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from fairdd.core import distributed
 from fairdd.core.device import upload
 from fairdd.core.parallel import example, map_chunks
 from fairdd.matching.alignment import Targets, class_mean_targets, pairs_of, segment_sum, sum_pairs
+from fairdd.matching.shares import own_rows
 
 
 def squared_l2(difference: Tensor) -> Tensor:
@@ -29,7 +32,8 @@ def embedding_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, target
 
     The loss of a class is the sum over its targets of coefficient * distance(target - mean synthetic embedding).
     real: (B, C, H, W), the images of targets, or an object that returns them by index; syn: (M, C, H, W); syn_labels:
-    (M,). Returns (losses (K,) in ascending order of the K classes, gradient (M, C, H, W)).
+    (M,). Returns (losses (K,) in ascending order of the K classes, gradient (M, C, H, W)). Ranks share the real images,
+    and then the classes.
     """
     real_means = target_embeddings(net, real, targets)
 
@@ -48,22 +52,38 @@ def embedding_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, target
         losses = distances.new_zeros(len(classes)).index_add(0, class_index, distances.detach())
         return rows, losses, gradient
 
-    classes = [(syn_labels == label).nonzero().flatten() for label in syn_labels.unique()]
-    rows, losses, gradients = zip(*map_chunks(losses_and_gradient, classes, net, syn[:1], merge=True), strict=True)
-    gradient = torch.empty_like(syn).index_copy_(0, torch.cat(rows), torch.cat(gradients))
-    return torch.cat(losses), gradient
+    labels = syn_labels.unique()
+    own = [(syn_labels == label).nonzero().flatten() for label in distributed.share_of(labels)]
+    losses, gradient = syn.new_zeros(len(labels)), torch.zeros_like(syn)
+    own_losses = distributed.share_of(losses)
+    start = 0
+    for rows, of_chunk, of_images in map_chunks(losses_and_gradient, own, net, syn[:1], merge=True):
+        own_losses[start : start + len(of_chunk)] = of_chunk
+        gradient.index_copy_(0, rows, of_images)
+        start += len(of_chunk)
+    return distributed.sum_over_ranks(losses, gradient)
 
 
 def target_embeddings(net: nn.Module, real, targets: Targets) -> Tensor:
     """Return the weighted mean embedding of every target. real: (B, C, H, W) or an object indexed like it -> (T, D)"""
-    return segment_sum(embeddings(net, real), targets)
+    if distributed.world_size() == 1:
+        return segment_sum(embeddings(net, real), targets)
+    rows, counted = own_rows(len(real))
+    is_own = (targets.images >= rows[0]) & (targets.images <= rows[-1])
+    own = replace(targets, images=targets.images[is_own] - rows[0], segment_ids=targets.segment_ids[is_own],
+                  weights=counted * targets.weights[is_own])
+    return distributed.sum_over_ranks(segment_sum(embeddings(net, real, rows), own))[0]
 
 
-def embeddings(net: nn.Module, images) -> Tensor:
-    """Return the embeddings of images, without a graph. images: (B, C, H, W) or an object indexed like it -> (B, D)"""
+def embeddings(net: nn.Module, images, rows: Tensor | None = None) -> Tensor:
+    """Return the embeddings of the images at rows (default: of all), without a graph. (B, C, H, W) -> (B, D)
+
+    images: a tensor or an object indexed like it
+    """
 
     def embed(rows: Tensor) -> Tensor:
         with torch.no_grad():
             return net.embed(images[rows])
 
-    return torch.cat(list(map_chunks(embed, [torch.arange(len(images))], net, example(images))))
+    rows = torch.arange(len(images)) if rows is None else rows
+    return torch.cat(list(map_chunks(embed, [rows], net, example(images))))

@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairdd.core import distributed
 from fairdd.core.parallel import example, map_chunks
 from fairdd.matching.alignment import Targets, class_mean_targets
+from fairdd.matching.shares import own_rows
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.SiLU)
 SHALLOW, DEEP, LAST, DISCRIMINATION = 0.1, 1.0, 2.0, 0.01       # weights; the last map counts twice, as released
@@ -34,34 +36,41 @@ def feature_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, targets:
     feature||^2, plus DISCRIMINATION times the cross entropy of its real images under a linear classifier whose rows are
     the mean synthetic embeddings. There an image counts by its share in the targets of its class, so that groups are
     balanced if the targets are. real: (B, C, H, W) or an object indexed like it; syn: (M, C, H, W); syn_labels: (M,).
-    Returns (losses (C,), gradient (M, C, H, W)).
+    Returns (losses (C,), gradient (M, C, H, W)). Ranks share the images, real and synthetic.
     """
-    levels, embedding = target_features(net, real, targets)
+    levels, embedding, rows, counted = target_features(net, real, targets)
     means = [mean.requires_grad_() for mean in class_features(net, syn, syn_labels)]
     classes = targets.classes.to(syn.device)
     losses = syn.new_zeros(len(means[0]))
+    own_alignment = 1 / distributed.world_size()        # the targets are everyone's
     for weight, target, mean in zip(level_weights(len(levels)), levels, means, strict=True):
         distances = targets.coefficients.to(syn) * (target - mean[classes]).square().sum(1)
-        losses = losses.index_add(0, classes, weight * distances)
-    entropy = F.cross_entropy(embedding @ means[-1].T, real_labels.to(syn.device), reduction="none")
-    shares = DISCRIMINATION * image_shares(targets, real_labels).to(syn)
-    losses = losses.index_add(0, real_labels.to(syn.device), shares * entropy)
-    slopes = torch.autograd.grad(losses.sum(), means)
+        losses = losses.index_add(0, classes, own_alignment * weight * distances)
+    labels = real_labels[rows].to(syn.device)
+    entropy = F.cross_entropy(embedding @ means[-1].T, labels, reduction="none")
+    shares = DISCRIMINATION * counted * image_shares(targets, real_labels)[rows].to(syn)
+    losses = losses.index_add(0, labels, shares * entropy)
+    losses, *slopes = distributed.sum_over_ranks(losses, *torch.autograd.grad(losses.sum(), means))
     return losses.detach(), pull_back(net, syn, syn_labels, slopes)
 
 
-def target_features(net: nn.Module, real, targets: Targets) -> tuple[list[Tensor], Tensor]:
-    """Return every target's weighted mean at each level, list of (T, D), and the embeddings of all images (B, D)."""
+def target_features(net: nn.Module, real, targets: Targets) -> tuple[list[Tensor], Tensor, Tensor, float]:
+    """Return every target's weighted mean at each level, list of (T, D), and the embeddings (R, D) of this rank's rows.
+
+    The last two values are these rows (R,) and whether they count (shares.own_rows).
+    """
+    own, counted = own_rows(len(real))
     weights = torch.zeros(len(targets), len(real), dtype=torch.float64)
     weights.index_put_((targets.segment_ids, targets.images), targets.weights, accumulate=True)
 
     def sums(rows: Tensor) -> tuple[list[Tensor], Tensor]:
         with torch.no_grad():
             levels = layer_features(net, real[rows])
-            return [weights[:, rows].to(level) @ level for level in levels], levels[-1]
+            return [counted * weights[:, rows].to(level) @ level for level in levels], levels[-1]
 
-    chunks, embeddings = zip(*map_chunks(sums, [torch.arange(len(real))], net, example(real)), strict=True)
-    return [sum(level) for level in zip(*chunks, strict=True)], torch.cat(embeddings)
+    chunks, embeddings = zip(*map_chunks(sums, [own], net, example(real)), strict=True)
+    levels = distributed.sum_over_ranks(*(sum(level) for level in zip(*chunks, strict=True)))
+    return levels, torch.cat(embeddings), own, counted
 
 
 def class_features(net: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
@@ -71,16 +80,17 @@ def class_features(net: nn.Module, images: Tensor, labels: Tensor) -> list[Tenso
 
 def pull_back(net: nn.Module, images: Tensor, labels: Tensor, slopes: list[Tensor]) -> Tensor:
     """Return the gradient with respect to images, given the gradients (C, D) with respect to the class means."""
-    sizes = torch.bincount(labels).to(images)
+    sizes, [own_images, counted] = torch.bincount(labels).to(images), own_rows(len(images))
 
     def gradient(rows: Tensor) -> Tensor:
         chunk = images.detach()[rows.to(images.device)].requires_grad_()
         own = labels[rows].to(images.device)
         levels = layer_features(net, chunk)
-        outputs = [slope[own] / sizes[own, None] for slope in slopes]
+        outputs = [counted * slope[own] / sizes[own, None] for slope in slopes]
         return torch.autograd.grad(levels, chunk, outputs)[0]
 
-    return torch.cat(list(map_chunks(gradient, [torch.arange(len(images))], net, images[:1])))
+    own = torch.cat(list(map_chunks(gradient, [own_images], net, images[:1])))
+    return distributed.sum_over_ranks(torch.zeros_like(images).index_copy_(0, own_images.to(images.device), own))[0]
 
 
 def image_shares(targets: Targets, labels: Tensor) -> Tensor:

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairdd.core import distributed
 from fairdd.core.parallel import BATCH_NORM, example, map_chunks, ordered_map, sum_gradients
 from fairdd.matching.alignment import Targets
 from fairdd.matching.gradient_at_once import gradient_loss_at_once
 from fairdd.matching.segment_gradients import can_sum_by_segment
+from fairdd.matching.shares import counts_once, own_targets, sum_over_team
 
 EPSILON = 1e-6      # added to the product of norms in a cosine, as in the released code
 
@@ -55,10 +58,24 @@ def gradient_loss(net: nn.Module, real, syn: Sequence[Tensor], targets: Targets,
 
     The loss of a class is the sum over its targets of coefficient * distance(synthetic gradient, target).
     real: (B, C, H, W), the images of targets, or an object that returns them by index; syn: (ipc, C, H, W) of each of K
-    classes. Returns (losses (K,), list of K gradients (ipc, C, H, W)); both are 0 for a class without targets.
+    classes. Returns (losses (K,), list of K gradients (ipc, C, H, W)); both are 0 for a class without targets. Ranks
+    share the classes, or the images of a class where classes are fewer.
     """
-    if syn[0].device.type != "cpu" and can_sum_by_segment(net):
-        return gradient_loss_at_once(net, real, syn, targets, distance)
+    by_class = syn[0].device.type == "cpu" or not can_sum_by_segment(net)
+    loss = gradient_loss_by_class if by_class else gradient_loss_at_once
+    losses, gradients = loss(net, real, syn, own_targets(targets), distance, partial(sum_over_team, targets))
+    if not counts_once(targets):
+        losses, gradients = torch.zeros_like(losses), [torch.zeros_like(gradient) for gradient in gradients]
+    losses, *gradients = distributed.sum_over_ranks(losses, *gradients)
+    return losses, gradients
+
+
+def gradient_loss_by_class(net: nn.Module, real, syn: Sequence[Tensor], targets: Targets, distance: Callable,
+                           sum_targets: Callable = list) -> tuple[Tensor, list[Tensor]]:
+    """Return the same as gradient_loss, with a pass per target.
+
+    sum_targets: adds up gradients of other ranks' images
+    """
 
     def loss_and_gradient(item) -> tuple[int, Tensor, Tensor]:
         label, coefficients, real_gradients = item
@@ -69,7 +86,8 @@ def gradient_loss(net: nn.Module, real, syn: Sequence[Tensor], targets: Targets,
         return label, loss.detach(), *torch.autograd.grad(loss, images)
 
     losses, gradients = syn[0].new_zeros(len(syn)), [torch.zeros_like(images) for images in syn]
-    items = target_gradients(net, real, targets)        # class by class, so that few gradients are held at a time
+    items = ((label, coefficients, sum_targets(gradients))          # class by class, so that few are held at a time
+             for label, coefficients, gradients in target_gradients(net, real, targets))
     for label, loss, gradient in ordered_map(loss_and_gradient, items, syn[0].device):
         losses[label], gradients[label] = loss, gradient
     return losses, gradients

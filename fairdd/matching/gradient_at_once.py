@@ -17,8 +17,11 @@ SECOND_ORDER = 4        # memory of a synthetic image, whose pass is differentia
 
 
 def gradient_loss_at_once(net: nn.Module, real, syn: Sequence[Tensor], targets: Targets,
-                          distance: Callable) -> tuple[Tensor, list[Tensor]]:
-    """Return the same as gradient_loss; classes share a pass as far as memory allows."""
+                          distance: Callable, sum_targets: Callable = list) -> tuple[Tensor, list[Tensor]]:
+    """Return the same as gradient_loss; classes share a pass as far as memory allows.
+
+    sum_targets: adds up gradients of other ranks' images
+    """
     device, dtype = syn[0].device, syn[0].dtype
     losses, gradients = syn[0].new_zeros(len(syn)), [torch.zeros_like(images) for images in syn]
     for labels in class_blocks(net, example(real), syn, targets):
@@ -28,7 +31,7 @@ def gradient_loss_at_once(net: nn.Module, real, syn: Sequence[Tensor], targets: 
         labels_of_images, shares, coefficients, positions, classes = upload(
             device, labels[owners], (1 / sizes.double())[owners].to(dtype), targets.coefficients[index].to(dtype),
             torch.searchsorted(labels, targets.classes[index]), targets.classes[index])
-        real_gradients = target_gradients_at_once(net, real, targets, index)
+        real_gradients = sum_targets(target_gradients_at_once(net, real, targets, index))
         images = torch.cat([syn[label].detach() for label in labels.tolist()]).requires_grad_()
         syn_gradients = segment_gradients(net, images, labels_of_images, shares, sizes.tolist(), create_graph=True)
         distances = coefficients * distance([g.index_select(0, positions) for g in syn_gradients], real_gradients)

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
+from fairdd.core import distributed
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import Dataset, denormalize
 from fairdd.flags import RUNTIME_FLAGS, Flags
@@ -40,12 +41,20 @@ MIN_PICTURE_SIDE = 64           # pixels per side of an image in a picture
 
 @contextmanager
 def open_run(args: Flags) -> Iterator["RunFolder"]:
-    """Yield the run folder of args, locked for this process. Raises UserError if it is in use or holds another run."""
+    """Yield the run folder of args, locked for this process. Raises UserError if it is in use or holds another run.
+
+    Other ranks of torchrun than 0 get what it holds, but do not write to it.
+    """
     folder = Path(args.save_path).expanduser()
+    if distributed.rank():
+        yield ReadOnlyRun(folder, *distributed.from_rank_0())
+        return
     with report_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder):
-        yield RunFolder(folder, args)
+        run = RunFolder(folder, args)
+        distributed.from_rank_0((run.results, run.state, run.network_metrics))
+        yield run
 
 
 @contextmanager
@@ -153,6 +162,7 @@ class RunFolder:
         """Write the last files of a run and remove its checkpoint."""
         self.write_json(TIME, {"minutes": self.seconds() / 60})
         self.write_json(RESULTS, results)
+        self.results = to_jsonable(results)
         checkpoint.remove(self.folder)
 
     def write_json(self, name: str, content: dict) -> None:
@@ -222,6 +232,20 @@ class RunFolder:
         with report_write_errors(self.folder / name):
             checkpoint.write_flushed(aside, content)
             os.replace(aside, self.folder / name)
+
+
+class ReadOnlyRun:
+    """What other ranks than 0 have of a run: its state as rank 0 read it. What they would write is dropped."""
+
+    def __init__(self, folder: Path, results: dict | None, state: dict | None, network_metrics: dict):
+        self.folder, self.results, self.state, self.network_metrics = folder, results, state, network_metrics
+
+    def finish(self, results: dict) -> None:
+        """Know the results, as a RunFolder does."""
+        self.results = to_jsonable(results)
+
+    def __getattr__(self, name: str):
+        return lambda *args, **kwargs: None
 
 
 def picture_name(experiment: int, iteration: int) -> str:

@@ -13,6 +13,7 @@ from dataclasses import fields
 import torch
 from tqdm import tqdm
 
+from fairdd.core import distributed
 from fairdd.core.errors import Interrupted, UserError, catch_termination
 from fairdd.core.parallel import keep_freed_memory, set_precision
 from fairdd.datasets import Dataset, DatasetRequest, get_dataset
@@ -99,6 +100,7 @@ def log_losses(context: Context) -> float:
 def resume_or_init(context: Context, experiment: int) -> tuple[SynSet, int]:
     """Return the synthetic set of an experiment and its next iteration: from the checkpoint, or the initial ones."""
     syn, state = initial_synset(context, experiment), context.run.state
+    distributed.copy_from_rank_0(syn.images)
     if state is None or state["experiment"] != experiment:
         context.method_state = {}
         save_picture(context, syn, experiment, 0)
@@ -159,15 +161,17 @@ def run_evaluation(context: Context, data, experiment: int, iteration: int) -> N
 def evaluate_model(context: Context, data, *eval_key) -> list[dict]:
     """Return the metrics of all networks of a model; those tested by an earlier process are read from the run.
 
+    Under torchrun every rank trains its share of the networks.
     eval_key: (experiment, iteration, model)
     """
     args, model, done = context.args, eval_key[-1], context.run.network_metrics
     keys = [(*eval_key, number) for number in range(args.num_eval)]
     missing = [key for key in keys if key not in done]
     tested = train_and_test(lambda: context.build_network(model), data, context.test, evaluation_config(args, model),
-                            [(args.seed, "evaluation", *key) for key in missing], model)
-    for key, metrics in zip(missing, tested, strict=True):
+                            [(args.seed, "evaluation", *key) for key in distributed.share_of(missing)], model)
+    for key, metrics in distributed.collect(missing, tested):
         context.run.add_network(key, metrics)      # at once, so that a killed run keeps it
+    done.update(distributed.from_rank_0({key: done.get(key) for key in keys}))
     return [done[key] for key in keys]
 
 
@@ -190,7 +194,8 @@ def load_data(args: Flags) -> Dataset:
     """Return the data set that the flags ask for."""
     options = {field.name: getattr(args, field.name) for field in fields(DatasetRequest) if hasattr(args, field.name)}
     unknown = () if args.unknown is None else tuple(args.unknown.split(","))
-    return get_dataset(args.dataset, **options | {"unknown": unknown})
+    with distributed.first_on_machine("data"):          # it decodes the images; the others map its cache
+        return get_dataset(args.dataset, **options | {"unknown": unknown})
 
 
 def check_finite(name: str, value: float, iteration: int) -> None:

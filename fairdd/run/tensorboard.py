@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from fairdd.core import distributed
 from fairdd.flags import Flags
 from fairdd.run.folder import EVENTS
 from fairdd.run.formatting import MAIN_METRICS
@@ -26,7 +27,7 @@ def open_writer(args: Flags, folder: Path, experiment: int, first: int) -> Itera
 
     first: the iteration from which the run resumes; events that an earlier process wrote from there on are discarded.
     """
-    if not args.tensorboard:
+    if not args.tensorboard or distributed.rank():
         yield NullWriter()
         return
     from torch.utils.tensorboard import SummaryWriter  # imported here because it is not a requirement

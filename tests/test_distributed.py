@@ -1,0 +1,233 @@
+"""Several ranks compute what one process computes, and end together: with one message, or with the same bytes.
+
+Ranks talk over loopback; two node ranks stand for two machines. No wait is longer than its time limit.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import main_DM
+from fairdd.core import distributed
+from fairdd.matching.alignment import ALIGNMENTS
+from fairdd.matching.embedding import EMBEDDING_DISTANCES, embedding_loss
+from fairdd.matching.features import feature_loss
+from fairdd.matching.gradient import CONVOLUTION_DISTANCES, GRADIENT_DISTANCES, gradient_loss
+from fairdd.matching.gradient_at_once import gradient_loss_at_once
+from fairdd.matching.shares import own_targets, sum_over_team
+from networks import get_network
+
+ROOT = Path(__file__).parent.parent
+TIME_LIMIT = 120        # seconds, of any process or wait
+SMALL = ["--num_eval", "3", "--epoch_eval_train", "2", "--ipc", "1", "--batch_real", "10", "--model", "ConvNetD1W32",
+         "--im_size", "8", "--Iteration", "6", "--eval_every", "3", "--save_every", "1", "--FairDD", "--device", "cpu"]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def on_ranks(size, work, folder):
+    """Run work() on ranks of their own, forked so that they start at once; return what each of them returned."""
+    port = free_port()
+
+    def rank_process(rank):
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
+                          MASTER_PORT=str(port))
+        with distributed.joined_ranks():
+            torch.save(work(), folder / f"{rank}.pt")
+
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=rank_process, args=(rank,)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(TIME_LIMIT)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * size
+    return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
+
+
+def batch(num_classes):
+    """Return real images, their labels and groups, and two synthetic images of each class. One cell has one image."""
+    torch.manual_seed(1)
+    labels = torch.arange(num_classes).repeat_interleave(13)
+    groups = torch.randint(0, 2, labels.shape)
+    groups[0] = 2
+    real = torch.randn(len(labels), 3, 8, 8, dtype=torch.float64)
+    return real, labels, groups, torch.randn(2 * num_classes, 3, 8, 8, dtype=torch.float64)
+
+
+def losses_and_gradients(num_classes):
+    """Return the loss of every class and the gradient of the pixels, by method, distance and alignment."""
+    real, labels, groups, syn = batch(num_classes)
+    syn_labels = torch.arange(num_classes).repeat_interleave(2)
+    net = get_network("ConvNetD2W32", 3, num_classes, (8, 8)).double()
+    classes, results = syn.split(2), {}
+    for align, find_targets in ALIGNMENTS.items():
+        targets = find_targets(labels, groups)
+        for name, distance in EMBEDDING_DISTANCES.items():
+            results["DM", name, align] = embedding_loss(net, real, syn, syn_labels, targets, distance)
+        for name, distance in [*GRADIENT_DISTANCES.items(), *CONVOLUTION_DISTANCES.items()]:
+            losses, gradients = gradient_loss(net, real, classes, targets, distance)
+            results["DC", name, align] = losses, torch.cat(gradients)
+        results["CAFE", "ours", align] = feature_loss(net, real, syn, syn_labels, targets, labels)
+    return results
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("num_classes", [2, 5])         # fewer classes than ranks, or more
+def test_ranks_have_the_loss_and_the_pixel_gradient_of_one_process(size, num_classes, tmp_path):
+    expected = losses_and_gradients(num_classes)
+    for found in on_ranks(size, lambda: losses_and_gradients(num_classes), tmp_path):
+        assert found.keys() == expected.keys()
+        for name, pair in expected.items():
+            for value, reference in zip(found[name], pair, strict=True):
+                assert torch.allclose(value, reference, rtol=1e-12, atol=1e-12), name
+
+
+def test_ranks_that_match_all_classes_at_once_have_the_gradient_of_one_process(tmp_path):
+    real, labels, groups, syn = batch(2)
+    net = get_network("ConvNetD2W32", 3, 2, (8, 8)).double()
+    targets, distance = ALIGNMENTS["fairdd"](labels, groups), GRADIENT_DISTANCES["ours"]
+
+    def own_gradient():
+        own = own_targets(targets)
+        losses, gradients = gradient_loss_at_once(net, real, syn.split(2), own, distance,
+                                                  lambda gradients: sum_over_team(targets, gradients))
+        return losses[own.classes], torch.cat(gradients).unflatten(0, (2, 2))[own.classes]
+
+    losses, gradients = gradient_loss_at_once(net, real, syn.split(2), targets, distance)
+    for rank, (loss, gradient) in enumerate(on_ranks(3, own_gradient, tmp_path)):
+        label = [rank % 2]
+        assert torch.allclose(loss.flatten()[:1], losses[label], rtol=1e-12, atol=1e-12)
+        assert torch.allclose(gradient[0], gradients[rank % 2], rtol=1e-12, atol=1e-12)
+
+
+def test_results_reach_rank_0_in_the_order_of_their_keys(tmp_path):
+    keys = [("a", number) for number in range(5)]
+
+    def collected():
+        own = ({"rank": distributed.rank(), "of": key[1]} for key in distributed.share_of(keys))
+        return list(distributed.collect(keys, own)) if distributed.rank() == 0 else \
+            [None for _ in distributed.collect(keys, own)]
+
+    assert on_ranks(2, collected, tmp_path)[0] == [(key, {"rank": key[1] % 2, "of": key[1]}) for key in keys]
+
+
+def test_without_torchrun_there_is_one_rank():
+    tensor = torch.ones(2)
+    assert distributed.world_size() == 1 and distributed.rank() == 0
+    assert distributed.sum_over_ranks(tensor)[0] is tensor and distributed.share_of([1, 2]) == [1, 2]
+
+
+def torchrun(folder, *flags, entry="main_DM.py", ranks=2, restarts=0, launcher=()):
+    """Start an entry under torchrun; return the process, which leads a process group of its own."""
+    where = launcher or ("--master-addr", "127.0.0.1", "--master-port", str(free_port()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--max-restarts",
+               str(restarts), *where, str(ROOT / entry), *SMALL, "--save_path", str(folder), *flags]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def finished(process):
+    """Return the standard output and error of a process, which must end within the time limit."""
+    try:
+        return process.communicate(timeout=TIME_LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def result_bytes(folder):
+    names = ["synthetic.pt", "results.json", "evaluations.jsonl", "metrics_per_network.jsonl"]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def rank_pids(process):
+    """Return the process ids of the ranks of a launcher, in the order of their start."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def wait_until(condition, process):
+    deadline = time.monotonic() + TIME_LIMIT
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a run of two ranks that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = torchrun(folder)
+    output, errors = finished(process)
+    assert process.returncode == 0, errors
+    assert output.count("evaluation") == 0 and output.count("are in") == 1       # one rank owns the terminal
+    return folder
+
+
+def test_a_run_of_two_ranks_has_the_results_of_one_process(undisturbed, tmp_path):
+    main_DM.main([*SMALL, "--save_path", str(tmp_path / "run")])
+    [[found, _]], [[expected, _]] = (torch.load(folder / "synthetic.pt")["data"]
+                                     for folder in (undisturbed, tmp_path / "run"))
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_killed_and_restarted_ends_with_the_same_bytes(undisturbed, victim, tmp_path):
+    folder = tmp_path / "run"
+    process = torchrun(folder, restarts=3)
+    wait_until((folder / "evaluations.jsonl").exists, process)
+    os.kill(rank_pids(process)[victim], signal.SIGKILL)
+    _, errors = finished(process)
+    assert process.returncode == 0, errors
+    assert result_bytes(folder) == result_bytes(undisturbed)
+
+
+def test_two_machines_have_the_bytes_of_one(undisturbed, tmp_path):
+    port, folder = str(free_port()), tmp_path / "run"
+    machines = [torchrun(folder, ranks=1, launcher=("--nnodes", "2", "--node-rank", str(rank), "--master-addr",
+                                                    "127.0.0.1", "--master-port", port)) for rank in range(2)]
+    outputs = [finished(machine) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], outputs
+    assert result_bytes(folder) == result_bytes(undisturbed)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(tmp_path):
+    folder = tmp_path / "run"
+    process = torchrun(folder)
+    wait_until((folder / "evaluations.jsonl").exists, process)
+    os.kill(rank_pids(process)[1], signal.SIGTERM)         # any rank's signal ends all, after rank 0 has saved
+    _, errors = finished(process)
+    assert process.returncode != 0 and errors.count("re-run the same command to resume") == 1
+    main_DM.main([*SMALL, "--save_path", str(folder)])
+    assert (folder / "results.json").exists()
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--ipc", "-1"], "error: argument --ipc"),                             # seen by every rank
+    (["--lr_img", "1e38"], "error: the loss is"),                           # seen in the loop
+])
+def test_a_users_error_ends_all_ranks_with_one_message_and_status_2(flags, message, tmp_path):
+    process = torchrun(tmp_path / "run", *flags)
+    _, errors = finished(process)
+    assert errors.count(message) == 1 and "Traceback (most recent call last):\n  File \"" + str(ROOT) not in errors
+    assert "exitcode  : 2" in errors and process.returncode != 0
+
+
+def test_an_error_of_rank_0_alone_ends_all_ranks(undisturbed):
+    process = torchrun(undisturbed, "--seed", "1")         # the folder, which rank 0 reads, holds a run of another seed
+    _, errors = finished(process)
+    assert errors.count("use another --save_path") == 1 and "exitcode  : 2" in errors
