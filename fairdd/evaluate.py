@@ -36,7 +36,7 @@ from fairdd.flags import (
 from fairdd.run.context import Context, make_network
 from fairdd.run.folder import open_run
 from fairdd.run.formatting import format_cell_range, format_metric, run_name, text_table
-from fairdd.run.loop import load_data, run_evaluation
+from fairdd.run.loop import load_data, on_device, run_evaluation
 from fairdd.run.preflight import check_networks
 from fairdd.run.results import run_results
 from fairdd.run.synset_files import is_export
@@ -90,7 +90,7 @@ def evaluate(args: Flags, data: Dataset, sets: Mapping[int, object], make_networ
         run.log("\n".join(notes))
         if run.results is None:
             run.begin(args, data)
-            real, test = data.train.to(args.device), data.test.to(args.device)
+            real, test = on_device(args, data.train, data.test)
             context = Context(run, args, None, real, test, make_network, args.model)
             for number, images in sets.items():
                 run_evaluation(context, images.to(args.device), number, args.Iteration)

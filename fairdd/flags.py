@@ -34,7 +34,8 @@ PAPER = dict(model="ConvNet", ipc=10, batch_real=256, num_eval=10, dsa_strategy=
              dis_metric="ours", init="real", group_balance=False, eval_overrides={},
              cluster=lambda args: "class" if args.align == "vanilla" else "cell")
 QUICK = dict(model="ConvNetW32", batch_real=128, num_eval=5, epoch_eval_train=300)      # of the embedded data set
-RUNTIME_FLAGS = {"device", "save_path", "data_path", "save_every", "restart", "source", "tensorboard", "quiet"}
+RUNTIME_FLAGS = {"device", "device_data", "save_path", "data_path", "save_every", "restart", "source", "tensorboard",
+                 "quiet"}
 NEVER_REPEATED = {"FairDD", "save_path", "restart", "quiet", "eval_overrides"}         # in a command or a name
 READABLE_FLAGS = {"method", "dataset", "model", "ipc", "factor", "init", "seed"}       # in every default folder's name
 NEGATABLE_FLAGS = {"group_balance"}
@@ -231,6 +232,9 @@ def add_run_flags(add: Callable) -> None:
 def add_device_flags(add: Callable) -> None:
     add("--seed", type=int_at_least(0), default=0, help="of every draw but the data set's; default: %(default)s")
     add("--device", default="auto", help="cpu, cuda, cuda:N or another of torch's; default: cuda if available")
+    add("--device_data", choices=["auto", "yes", "no"], default="auto",
+        help="copy all images to a GPU, or keep them on the host and copy each batch; default: auto, all of them if "
+             "they take at most half of its free memory")
     add("--precision", choices=PRECISIONS, default="fp32",
         help="number format of network computations; tf32 is for GPUs, bf16 slow on most CPUs; default: %(default)s")
 

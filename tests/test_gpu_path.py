@@ -15,6 +15,7 @@ from fairdd.core.rng import torch_generator
 from fairdd.evaluation.stack import NetworkStack
 from fairdd.evaluation.training import TrainConfig, sgd, train_epochs, train_with_schedule
 from fairdd.flags import DSA
+from fairdd.run import loop
 from fairdd.run.context import Context
 from fairdd.run.loop import distill, initial_synset, load_data
 from networks import get_network
@@ -105,10 +106,10 @@ RUN = ["--Iteration", "2", "--ipc", "2", "--num_eval", "3", "--epoch_eval_train"
        "--im_size", "16", "--quiet"]
 
 
-@pytest.mark.parametrize("method", STEPS)
-def test_a_whole_run_gives_the_results_of_the_cpu(tmp_path, method):
+@pytest.mark.parametrize("method, device_data", [*((name, "auto") for name in STEPS), ("DM", "no"), ("DREAM", "no")])
+def test_a_whole_run_gives_the_results_of_the_cpu(tmp_path, method, device_data):
     short = {"DC": ["--outer_loop", "2", "--inner_loop", "2"], "DSA": ["--outer_loop", "2", "--inner_loop", "2"]}
-    flags = [*RUN, "--method", method, "--FairDD", *short.get(method, STEPS[method][0])]
+    flags = [*RUN, "--method", method, "--FairDD", "--device_data", device_data, *short.get(method, STEPS[method][0])]
     for device in ("cpu", GPU.type):
         chosen, args = ENTRIES[method].parse([*flags, "--save_path", str(tmp_path / device)])
         vars(args)["device"] = device           # which --device refuses
@@ -119,6 +120,30 @@ def test_a_whole_run_gives_the_results_of_the_cpu(tmp_path, method):
     assert torch.allclose(images, on_gpu, atol=1e-3)
     metrics, on_gpu = (json.loads((tmp_path / device / "results.json").read_text()) for device in ("cpu", GPU.type))
     assert metrics.keys() == on_gpu.keys()
+
+
+def test_images_on_the_host_are_copied_batch_by_batch():
+    data, rows = make_context("DM", device="cpu").real, torch.arange(5)
+    with PretendGPU() as gpu:
+        for _ in range(2):          # the mean and std are copied once
+            gpu.reset()
+            assert torch.equal(data.to(GPU, copy_images=False).batch(rows).on_host, data.batch(rows))
+        assert gpu.counts()["uploads"] == 1
+
+
+def test_images_larger_than_half_of_the_free_memory_stay_on_the_host(monkeypatch):
+    context = make_context("DM", device="cpu")
+    vars(context.args)["device"] = GPU.type
+    size = context.real.images.numel()
+    with PretendGPU():
+        for free, where in ((2 * size, GPU.type), (2 * size - 1, "cpu")):
+            monkeypatch.setattr(loop, "free_bytes", lambda device, free=free: free)
+            [real] = loop.on_device(context.args, context.real)
+            assert real.images.device.type == where and real.device.type == GPU.type
+        vars(context.args)["device_data"] = "yes"
+        monkeypatch.setattr(loop, "free_bytes", lambda device: size - 1)
+        with pytest.raises(UserError, match="use auto or no"):
+            loop.on_device(context.args, context.real)
 
 
 def test_the_host_works_an_iteration_ahead_with_the_same_draws():

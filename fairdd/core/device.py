@@ -4,6 +4,7 @@ A GPU takes about as long to begin a copy as to compute a layer of a small netwo
 travel as one block of bytes.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -30,6 +31,11 @@ def upload(device: torch.device, *tensors: Tensor) -> Sequence[Tensor]:
 def as_dtype(block: Tensor, start: int, like: Tensor) -> Tensor:
     """Return the bytes of a block from start on as a tensor of another's type and shape, without a copy."""
     return block[start : start + like.numel() * like.element_size()].view(like.dtype).view(like.shape)
+
+
+def free_bytes(device: torch.device) -> float:
+    """Return how much memory a GPU has free; infinity for other devices, whose images are where they compute."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
 
 
 def upload_network(net: nn.Module, device: torch.device) -> nn.Module:

@@ -23,7 +23,7 @@ class GroupedImages:
     images: (N, C, H, W) uint8; labels, groups: (N,) int64 on the CPU, starting at 0;
     mean, std: one number per channel, of images scaled to [0, 1];
     attributes: where groups are the combinations of several attributes, the (name, value names) of each attribute; the
-    values of the last attribute vary fastest from group to group.
+    values of the last attribute vary fastest from group to group; device: of the batches, by default of the images.
     """
 
     images: Tensor
@@ -34,8 +34,11 @@ class GroupedImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    device: torch.device | None = None
 
     def __post_init__(self):
+        if self.device is None:
+            object.__setattr__(self, "device", self.images.device)
         count, channels = self.images.shape[:2]
         assert self.images.dtype == torch.uint8 and self.images.ndim == 4, "images must be (N, C, H, W) uint8"
         assert self.labels.shape == self.groups.shape == (count,), "every image needs a label and a group"
@@ -63,13 +66,23 @@ class GroupedImages:
         return torch.bincount(cell, minlength=self.num_groups * self.num_classes).view(self.num_groups, -1)
 
     def batch(self, index: Tensor) -> Tensor:
-        """Return the normalized images at index (B,). -> (B, C, H, W) float32 on the images' device"""
-        [index] = upload(self.images.device, index)
-        return normalize(self.images[index], self.mean, self.std)
+        """Return the normalized images at index (B,). -> (B, C, H, W) float32 on the device
 
-    def to(self, device: torch.device | str) -> "GroupedImages":
-        """Return the same data with the images on the device; labels and groups stay on the CPU."""
-        return replace(self, images=self.images.to(device))
+        Of images that stay on the host, only these are copied, while the device still computes what it was told before.
+        """
+        if self.device == self.images.device:
+            [index] = upload(self.device, index)
+            return normalize(self.images[index], self.mean, self.std)
+        [images] = upload(self.device, self.images[index])
+        return normalize(images, self.mean, self.std)
+
+    def to(self, device: torch.device | str, copy_images: bool = True) -> "GroupedImages":
+        """Return the same data for a device: with all images on it, or with images on the host and batches on it.
+
+        Labels and groups stay on the CPU.
+        """
+        images = self.images.to(device) if copy_images else self.images
+        return replace(self, images=images, device=images.device if copy_images else torch.device(device))
 
 
 @dataclass(frozen=True, eq=False)

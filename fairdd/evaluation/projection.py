@@ -32,7 +32,7 @@ def project_to_plane(net: nn.Module, real: GroupedImages, sets: Mapping[str, Seq
         "share": float(np.nan_to_num(pca.explained_variance_ratio_.sum())),
     }
     for name, (images, labels) in sets.items():
-        points = pca.transform(_embed(net, images.to(real.images.device)))
+        points = pca.transform(_embed(net, images.to(real.device)))
         result[name] = {"points": points.tolist(), "labels": labels.tolist()}
     return result
 

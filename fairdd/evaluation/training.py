@@ -75,7 +75,7 @@ def train_and_test(make_net: Callable[[], nn.Module], data, test: GroupedImages,
             trained = nets if len(nets) == 1 else net.unstack()
             return [prediction_metrics(predict_logits(net, test), test) for net in trained]
 
-        yield from chain.from_iterable(ordered_map(metrics, nets_and_keys, test.images.device))
+        yield from chain.from_iterable(ordered_map(metrics, nets_and_keys, test.device))
 
 
 def stacks(make_net: Callable[[], nn.Module], data, config: TrainConfig,

@@ -150,7 +150,7 @@ def init_synthetic(real, ipc: int, init: str, lr_img: float, *key, factor: int =
     labels = torch.arange(real.num_classes).repeat_interleave(ipc)
     if init == "noise":
         shape = (len(labels), *real.images.shape[1:])
-        images = torch.randn(shape, generator=torch_generator(*key, "start")).to(real.images.device)
+        images = torch.randn(shape, generator=torch_generator(*key, "start")).to(real.device)
     else:
         check_ipc(real, ipc, factor)
         generator = numpy_generator(*key, "start")

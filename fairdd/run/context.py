@@ -73,12 +73,12 @@ class Context:
 
     def to_device(self, net: nn.Module) -> nn.Module:
         """Return a network on the device of the data, computing in the precision of the flags."""
-        return with_precision(self.args.precision, upload_network(net, self.real.images.device))
+        return with_precision(self.args.precision, upload_network(net, self.real.device))
 
     @functools.cached_property
     def ahead(self) -> Callable:
         """Calls functions of a key, on a GPU an iteration ahead."""
-        return at_once if self.real.images.device.type == "cpu" else Ahead()
+        return at_once if self.real.device.type == "cpu" else Ahead()
 
     def real_batch(self, draws: Draws | None, *key) -> "RealBatch":
         """Return batch_real images of every class (all, if it has fewer), drawn from the key."""
@@ -119,7 +119,7 @@ class RealBatch:
     @property
     def example(self) -> Tensor:
         """A tensor like one of the images. (1, C, H, W)"""
-        return torch.empty(1, *self.data.images.shape[1:], device=self.data.images.device)
+        return torch.empty(1, *self.data.images.shape[1:], device=self.data.device)
 
     @property
     def labels(self) -> Tensor:

@@ -14,9 +14,11 @@ import torch
 from tqdm import tqdm
 
 from fairdd.core import distributed
+from fairdd.core.device import free_bytes
 from fairdd.core.errors import Interrupted, UserError, catch_termination
 from fairdd.core.parallel import keep_freed_memory, set_precision
 from fairdd.datasets import Dataset, DatasetRequest, get_dataset
+from fairdd.datasets.base import GroupedImages
 from fairdd.evaluation.metrics import summarize
 from fairdd.evaluation.training import train_and_test
 from fairdd.flags import Flags
@@ -76,7 +78,7 @@ def run_experiment(context: Context, experiment: int, syn: SynSet, first: int) -
         if is_last:
             break
         context.losses[iteration] = context.method.update(context, syn, *key, iteration)
-        if context.real.images.device.type == "cpu" or iteration % LOG_EVERY == 0:
+        if context.real.device.type == "cpu" or iteration % LOG_EVERY == 0:
             bar.set_postfix(loss=f"{log_losses(context):.4g}", refresh=False)
     context.synsets.append(syn.to_list())
 
@@ -182,7 +184,7 @@ def prepare(run: RunFolder, args: Flags, method: Method, data: Dataset, make_net
     keep_freed_memory()
     run.log(format_flags(args.as_dict()), show=False)
     run.log("flags: " + format_flags({name: getattr(args, name) for name in args.non_default}), show=not args.quiet)
-    real, test = data.train.to(args.device), data.test.to(args.device)
+    real, test = on_device(args, data.train, data.test)
     synsets = run.state["sets"] if run.state else []
     context = Context(run, args, method, real, test, make_network, eval_pool, synsets)
     preflight.check(context, data)
@@ -196,6 +198,19 @@ def load_data(args: Flags) -> Dataset:
     unknown = () if args.unknown is None else tuple(args.unknown.split(","))
     with distributed.first_on_machine("data"):          # it decodes the images; the others map its cache
         return get_dataset(args.dataset, **options | {"unknown": unknown})
+
+
+def on_device(args: Flags, *parts: GroupedImages) -> list[GroupedImages]:
+    """Return parts of the data for the device of the flags; with their images on it, unless --device_data says no.
+
+    auto: on it if all of them take at most half of its free memory. Raises UserError for yes if they do not fit at all.
+    """
+    size, free = sum(part.images.numel() for part in parts), free_bytes(torch.device(args.device))
+    if args.device_data == "yes" and size > free:
+        raise UserError(f"--device_data yes: the images take {size / 2**30:.1f} GiB and {args.device} has "
+                        f"{free / 2**30:.1f} GiB free; use auto or no")
+    copy = args.device_data == "yes" or (args.device_data == "auto" and size <= free / 2)
+    return [part.to(args.device, copy) for part in parts]
 
 
 def check_finite(name: str, value: float, iteration: int) -> None:
