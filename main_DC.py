@@ -180,7 +180,7 @@ def min_memory(step):
     """Bytes: all layers of one class's chunks, or of its synthetic images twice; batch norm needs a whole batch."""
     statistics = 2 * max(step.layer_bytes) * step.class_sizes.sum().item() if step.needs_whole_batch else 0
     chunks = min(step.workers * step.max_chunk, step.class_sizes.max().item())
-    return max(statistics, sum(step.layer_bytes) * max(chunks, 2 * step.syn_per_class))
+    return max(statistics, sum(step.layer_bytes) * max(chunks, 2 * min(step.syn_per_class, step.max_graph)))
 
 
 def idc_setting(args):

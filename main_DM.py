@@ -117,7 +117,7 @@ def min_memory(step):
     batch, num_classes = step.class_sizes.sum().item(), len(step.class_sizes)
     classes = math.ceil(min(step.max_chunk, step.syn_per_class * num_classes) / step.syn_per_class)
     return max(2 * max(step.layer_bytes) * min(step.workers * step.max_chunk, batch),
-               sum(step.layer_bytes) * classes * step.syn_per_class)
+               sum(step.layer_bytes) * min(classes * step.syn_per_class, step.max_graph))
 
 
 def check_dm(args):

@@ -15,12 +15,14 @@ from fairdd.core.errors import UserError
 class StepSize:
     """What the memory of a step depends on.
 
-    layer_bytes: of every layer's output for one image; max_chunk: images per chunk; workers: threads; class_sizes: (C,)
-    real images per class and step; syn_per_class: expanded synthetic images; needs_whole_batch: batch norm is present.
+    layer_bytes: of every layer's output for one image; max_chunk: images per chunk; max_graph: synthetic images whose
+    graph is kept at once; workers: threads; class_sizes: (C,) real images per class and step; syn_per_class: expanded
+    synthetic images; needs_whole_batch: batch norm is present.
     """
 
     layer_bytes: list[int]
     max_chunk: int
+    max_graph: int
     workers: int
     class_sizes: Tensor
     syn_per_class: int

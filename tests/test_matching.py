@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fairdd.core import parallel
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.embedding import EMBEDDING_DISTANCES, embedding_loss
 from fairdd.matching.gradient import GRADIENT_DISTANCES, frozen_batchnorm, gradient_loss, match_loss
@@ -128,6 +129,14 @@ def assert_is_formula(method, targets, plain):
 @every_alignment
 @every_method
 def test_losses_and_pixel_gradient_are_the_formula(method, align):
+    assert_is_formula(method, ALIGNMENTS[align](LABELS, GROUPS), plain_targets(align))
+
+
+@every_alignment
+@every_method
+def test_a_class_too_large_for_one_graph_is_matched_in_parts(method, align, monkeypatch):
+    monkeypatch.setattr(parallel, "GRAPH_BYTES", 1)
+    monkeypatch.setitem(parallel.CHUNK_BYTES, "cpu", 1)         # one image at a time
     assert_is_formula(method, ALIGNMENTS[align](LABELS, GROUPS), plain_targets(align))
 
 

@@ -1,5 +1,7 @@
 """What is reported and refused before the first iteration."""
 
+from functools import partial
+
 import pytest
 import torch
 from scipy.stats import hypergeom
@@ -8,6 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import main_DC
 import main_DM
+from fairdd.core import parallel
 from fairdd.datasets import GroupedImages
 from fairdd.run import preflight
 from fairdd.run.context import Context
@@ -73,6 +76,21 @@ def test_the_memory_of_a_step_is_at_least_the_estimate_and_not_much_more(line):
     syn = initial_synset(context, 0)
     peak = peak_bytes(lambda: method.update(context, syn, 0, "experiment", 0, 0))
     assert 0.7 * peak < min_step_memory(context) < peak
+
+
+@pytest.mark.parametrize("line", ["main_DM", "main_DC --outer_loop 1"])
+def test_the_memory_of_a_large_class_is_bounded(line, monkeypatch):
+    entry, *flags = line.split()
+    method, args = {"main_DM": main_DM, "main_DC": main_DC}[entry].parse(
+        ["--model", "ConvNet", "--batch_real", "2", "--ipc", "20", *flags])
+    data, peaks = load_data(args), []
+    monkeypatch.setitem(parallel.CHUNK_BYTES, "cpu", 2**17)             # an image of 16 pixels
+    for graph_bytes in (parallel.GRAPH_BYTES, 2**17):
+        monkeypatch.setattr(parallel, "GRAPH_BYTES", graph_bytes)
+        context = Context(None, args, method, data.train, data.test, get_network, [args.model])
+        step = partial(method.update, context, initial_synset(context, 0), 0, "experiment", 0, 0)
+        peaks.append(peak_bytes(step))
+    assert peaks[1] < peaks[0] / 2
 
 
 def peak_bytes(function):

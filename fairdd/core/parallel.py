@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fairdd.core.errors import UserError
 
 CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}     # of a chunk's first feature map: fits the cache; bounds memory
+GRAPH_BYTES = 2**28         # of the first feature map of images whose graph is kept at once; more are taken in parts
 BATCH_NORM = nn.modules.batchnorm._BatchNorm        # BatchNorm1d to 3d, SyncBatchNorm, ...
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3         # of mallopt, in malloc.h
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -120,12 +121,17 @@ def max_chunk_size(net: nn.Module, image: Tensor) -> int:
     return sys.maxsize if needs_whole_batch(net) else images_per_chunk(net, image)
 
 
-def images_per_chunk(net: nn.Module, image: Tensor) -> int:
-    """Return how many images like image (1, C, H, W) have feature maps of a chunk's size."""
+def max_graph_size(net: nn.Module, image: Tensor) -> int:
+    """Return for how many images like image (1, C, H, W) a graph may be kept at once."""
+    return sys.maxsize if needs_whole_batch(net) else images_per_chunk(net, image, GRAPH_BYTES)
+
+
+def images_per_chunk(net: nn.Module, image: Tensor, least: int = 0) -> int:
+    """Return how many images like image (1, C, H, W) have feature maps of a chunk's size, or of least bytes."""
     first = next(net.parameters(), image)
     pixels = image.shape[-2] * image.shape[-1] if first.ndim == 4 else 1
     numbers = max(image.numel(), len(first) * pixels)           # of the image, or of the first layer's feature map
-    chunk_bytes = CHUNK_BYTES.get(image.device.type, CHUNK_BYTES["cuda"])
+    chunk_bytes = max(least, CHUNK_BYTES.get(image.device.type, CHUNK_BYTES["cuda"]))
     return max(1, chunk_bytes // (numbers * image.element_size()))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fairdd.core import distributed
 from fairdd.core.device import upload
-from fairdd.core.parallel import example, map_chunks
+from fairdd.core.parallel import chunk_slices, example, map_chunks, max_graph_size
 from fairdd.matching.alignment import Targets, class_mean_targets, pairs_of, segment_sum, sum_pairs
 from fairdd.matching.shares import own_rows
 
@@ -44,11 +44,16 @@ def embedding_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, target
         rows, index, class_index, coefficients, *pairs = upload(
             syn.device, rows, index, class_index, targets.coefficients[index].to(syn.dtype),
             *pairs_of(classes, syn.dtype))
-        images = syn.detach()[rows].requires_grad_()
-        syn_means = sum_pairs(net.embed(images), len(classes), *pairs)
+        images = syn.detach()[rows]
+        is_large = len(rows) > max_graph_size(net, images[:1])
+        embedded = embeddings(net, images) if is_large else net.embed(images.requires_grad_())
+        syn_means = sum_pairs(embedded, len(classes), *pairs)
+        source = syn_means.requires_grad_() if is_large else images
         difference = real_means[index] - syn_means.index_select(0, class_index)
         distances = coefficients * distance(difference)
-        [gradient] = torch.autograd.grad(distances.sum(), images)
+        [gradient] = torch.autograd.grad(distances.sum(), source)
+        if is_large:
+            gradient = pull_back(net, images, sum_slopes(gradient, len(rows), *pairs))
         losses = distances.new_zeros(len(classes)).index_add(0, class_index, distances.detach())
         return rows, losses, gradient
 
@@ -62,6 +67,23 @@ def embedding_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, target
         gradient.index_copy_(0, rows, of_images)
         start += len(of_chunk)
     return distributed.sum_over_ranks(losses, gradient)
+
+
+def sum_slopes(slopes: Tensor, count: int, images: Tensor, segment_ids: Tensor, weights: Tensor) -> Tensor:
+    """Return the gradient with respect to count embeddings, given that with respect to their weighted sums (K, D).
+
+    The other arguments are the pairs of sum_pairs. -> (count, D)
+    """
+    return slopes.new_zeros(count, slopes.shape[1]).index_add(0, images, weights[:, None] * slopes[segment_ids])
+
+
+def pull_back(net: nn.Module, images: Tensor, slopes: Tensor) -> Tensor:
+    """Return the gradient with respect to images, part by part, given that (B, D) with respect to their embeddings."""
+    parts = []
+    for rows in chunk_slices(len(images), max_graph_size(net, images[:1])):
+        part = images[rows].detach().requires_grad_()
+        parts += torch.autograd.grad(net.embed(part), part, slopes[rows])
+    return torch.cat(parts)
 
 
 def target_embeddings(net: nn.Module, real, targets: Targets) -> Tensor:

@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairdd.core import distributed
-from fairdd.core.parallel import BATCH_NORM, example, map_chunks, ordered_map, sum_gradients
+from fairdd.core.parallel import (
+    BATCH_NORM,
+    chunk_slices,
+    example,
+    map_chunks,
+    max_graph_size,
+    ordered_map,
+    sum_gradients,
+)
 from fairdd.matching.alignment import Targets
 from fairdd.matching.gradient_at_once import gradient_loss_at_once
 from fairdd.matching.segment_gradients import can_sum_by_segment
@@ -80,9 +88,14 @@ def gradient_loss_by_class(net: nn.Module, real, syn: Sequence[Tensor], targets:
     def loss_and_gradient(item) -> tuple[int, Tensor, Tensor]:
         label, coefficients, real_gradients = item
         images = syn[label].detach().requires_grad_()
-        syn_gradient = class_gradient(net, images, label, create_graph=True)
+        is_large = len(images) > max_graph_size(net, images[:1])
+        syn_gradient = mean_gradient(net, images, label) if is_large else \
+            class_gradient(net, images, label, create_graph=True)
         distances = distance([g[None] for g in syn_gradient], real_gradients)
         loss = (coefficients.to(distances) * distances).sum()
+        if is_large:
+            slopes = torch.autograd.grad(loss, syn_gradient, allow_unused=True)
+            return label, loss.detach(), pull_back(net, images, label, slopes)
         return label, loss.detach(), *torch.autograd.grad(loss, images)
 
     losses, gradients = syn[0].new_zeros(len(syn)), [torch.zeros_like(images) for images in syn]
@@ -120,6 +133,28 @@ def class_gradient(net: nn.Module, images: Tensor, label: int, weights: Tensor |
     losses = F.cross_entropy(net(images), labels, reduction="none")
     loss = losses.mean() if weights is None else (losses * weights.to(losses)).sum()
     return list(torch.autograd.grad(loss, list(net.parameters()), create_graph=create_graph))
+
+
+def mean_gradient(net: nn.Module, images: Tensor, label: int) -> list[Tensor]:
+    """Return the class_gradient of many images, summed part by part; each tensor is the beginning of a new graph."""
+    parts = [images.detach()[rows] for rows in chunk_slices(len(images), max_graph_size(net, images[:1]))]
+    total = sum_gradients(class_gradient(net, part, label, part.new_full((len(part),), 1 / len(images)))
+                          for part in parts)
+    return [gradient.detach().requires_grad_() for gradient in total]
+
+
+def pull_back(net: nn.Module, images: Tensor, label: int, slopes: Sequence[Tensor | None]) -> Tensor:
+    """Return the gradient with respect to images, given that with respect to their mean_gradient, part by part.
+
+    The gradient of a mean is the mean of the images' gradients, so every part needs only its own graph.
+    """
+    gradients = []
+    for rows in chunk_slices(len(images), max_graph_size(net, images[:1])):
+        part = images[rows].detach().requires_grad_()
+        own = class_gradient(net, part, label, part.new_full((len(part),), 1 / len(images)), create_graph=True)
+        pairs = [(gradient, slope) for gradient, slope in zip(own, slopes, strict=True) if slope is not None]
+        gradients += torch.autograd.grad([gradient for gradient, _ in pairs], part, [slope for _, slope in pairs])
+    return torch.cat(gradients)
 
 
 def match_loss(gw_syn: Sequence[Tensor], gw_real: Sequence[Tensor], dis_metric: str = "ours") -> Tensor:

@@ -21,6 +21,7 @@ from fairdd.run.formatting import WIDTH, format_cell_range, format_counts
 
 GIB = 2**30
 FLOAT_BYTES = 4
+SYNTHETIC_COPIES = 3        # the pixels, as they are augmented, and their gradient
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 
 
@@ -139,11 +140,13 @@ def min_step_memory(context: Context) -> int:
     args, real = context.args, context.real
     net = context.build_network(args.model)
     image = torch.zeros(1, *real.images.shape[1:], device=args.device)
-    return context.method.min_memory(StepSize(
+    synthetic = SYNTHETIC_COPIES * real.num_classes * args.ipc * args.factor**2 * image.numel() * FLOAT_BYTES
+    return max(synthetic, context.method.min_memory(StepSize(
         layer_bytes=layer_bytes(net, image), max_chunk=parallel.max_chunk_size(net, image),
+        max_graph=parallel.max_graph_size(net, image),
         workers=parallel.worker_count(image.device), class_sizes=real.counts().sum(0).clamp(max=args.batch_real),
         syn_per_class=args.ipc * args.factor**2, needs_whole_batch=parallel.needs_whole_batch(net),
-    ))
+    )))
 
 
 def layer_bytes(net: nn.Module, image: Tensor) -> list[int]:
