@@ -31,7 +31,7 @@ def update(context, syn, *key):
     The network is new at every step; one augmentation is drawn per class, for its real and its synthetic images.
     """
     args, num_classes = context.args, context.real.num_classes
-    net = warm_up(context, syn, *key).requires_grad_(False)
+    net = context.compiled(warm_up(context, syn, *key).requires_grad_(False))
     draws = draw(args.dsa_strategy, num_classes, torch_generator(*key, "augment"))
     real = context.real_batch(draws, *key)
     targets = ALIGNMENTS[args.align](real.labels, real.groups)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from fairdd.core.compiled import check_compiler
 from fairdd.core.errors import UserError, catch_termination, report_user_errors
 from fairdd.core.parallel import keep_freed_memory, set_precision
 from fairdd.datasets import DATASETS, Dataset
@@ -174,6 +175,8 @@ def check_contradictions(given: Flags) -> None:
     """Raise UserError for flags that cannot all be meant."""
     if given.data == "synthetic" and given.source is None:
         raise UserError("the folder of a run or a .pt file is needed, or --data real")
+    if given.compile:
+        check_compiler(resolve_device(given.device))
     for name in ("experiment", "labels_pt", "scale", "factor"):
         if given.data == "real" and getattr(given, name) is not None:
             raise UserError(f"--{name} is about a synthetic set, and --data real has none; drop one of them")

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from fairdd.core import distributed
+from fairdd.core.compiled import check_compiler
 from fairdd.core.errors import UserError
 from fairdd.core.parallel import PRECISIONS
 from fairdd.datasets import DATASETS
@@ -235,6 +236,8 @@ def add_device_flags(add: Callable) -> None:
     add("--device_data", choices=["auto", "yes", "no"], default="auto",
         help="copy all images to a GPU, or keep them on the host and copy each batch; default: auto, all of them if "
              "they take at most half of its free memory")
+    add("--compile", action="store_true",
+        help="compile evaluation networks, and for DM the embedding, with torch.compile; minutes at the start")
     add("--precision", choices=PRECISIONS, default="fp32",
         help="number format of network computations; tf32 is for GPUs, bf16 slow on most CPUs; default: %(default)s")
 
@@ -267,6 +270,8 @@ def check_contradictions(args: Flags) -> None:
     """Raise UserError for flags that cannot both be meant."""
     if args.FairDD and args.align not in (None, "fairdd"):
         raise UserError(f"--FairDD means --align fairdd, but --align {args.align} was given too; drop one of them")
+    if args.compile:
+        check_compiler(resolve_device(args.device))
     if args.tensorboard and not find_spec("tensorboard"):
         raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard")
 

@@ -46,6 +46,7 @@ from reference_implementation import (
     reference_table,
 )
 
+from fairdd.core.compiled import CompiledNetwork
 from fairdd.evaluation.metrics import accuracy_table
 
 FULL = dict(model="ConvNet", side=32, batch=256, classes=10, networks=4, epochs=30, tests=1000)
@@ -79,7 +80,8 @@ def max_difference(size: dict) -> float:
 def benchmark_rows(size: dict) -> dict[str, tuple[Callable, Callable, float]]:
     """Return, for each row, its two functions A and B and the ratio A / B to reach.
 
-    A is the reference and B FairDD; in rows "vanilla/FairDD-G" A is vanilla and B FairDD with G groups.
+    A is the reference and B FairDD; in rows "vanilla/FairDD-G" A is vanilla and B FairDD with G groups; in rows
+    "compiled-..." B is A with --compile.
     """
     problem, tables = Problem(size, 10), torch.randint(10, (3, 10_000), generator=torch.Generator().manual_seed(2))
     test = random_test_set(problem, size)
@@ -99,6 +101,10 @@ def benchmark_rows(size: dict) -> dict[str, tuple[Callable, Callable, float]]:
         "vanilla/FairDD-IDC": (partial(idc_step, problem, "vanilla"), partial(idc_step, problem, "fairdd"), 1 / 1.1),
         "vanilla/FairDD-CAFE": (partial(cafe_step, problem, "vanilla"), partial(cafe_step, problem, "fairdd"), 1 / 1.1),
     }
+    rows["vanilla/FairDD-DM"] = partial(dm_step, problem, "vanilla"), partial(dm_step, problem, "fairdd"), 1 / 1.15
+    compiled = {"DM": partial(dm_step, problem, "fairdd"), "evaluation": partial(evaluation, problem, test, size)}
+    for name, work in compiled.items():
+        rows[f"compiled-{name}"] = work, partial(work, wrap=CompiledNetwork), 1
     for groups in (2, 4, 10):
         problem = Problem(size, groups)
         vanilla, fairdd = (partial(dc_step, problem, align) for align in ("vanilla", "fairdd"))
@@ -115,7 +121,8 @@ def compare(size: dict, args: argparse.Namespace, result: dict) -> None:
     for name, (first, second, target) in benchmark_rows(size).items():
         if args.rows and name not in args.rows:
             continue
-        floor = [amount / rate for amount, rate in zip(count_work(second), rates, strict=True)]     # also warms up
+        floor = [amount / rate for amount, rate in zip(count_work(second), rates, strict=True)]     # also warms up,
+        second()                                                    # and this compiles what is to be compiled
         pairs = [(seconds(first), seconds(second)) for _ in range(args.repeats)]
         ratio = statistics.median(a / b for a, b in pairs)
         a, b = (statistics.median(column) for column in zip(*pairs, strict=True))

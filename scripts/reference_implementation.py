@@ -96,11 +96,11 @@ def reference_dm_step(problem: Problem, align: str) -> list[Tensor]:
     return [loss.detach(), *torch.autograd.grad(loss, problem.syn.images)]
 
 
-def dm_step(problem: Problem, align: str) -> list[Tensor]:
+def dm_step(problem: Problem, align: str, wrap: Callable = lambda net: net) -> list[Tensor]:
     """Return the DM loss and its pixel gradient, as main_DM.py computes them."""
     syn = augment(problem.syn.images, problem.draws, problem.syn_labels)
     targets, net = ALIGNMENTS[align](problem.labels, problem.groups), problem.net.requires_grad_(False)
-    losses, gradient = embedding_loss(net, AugmentedReal(problem), syn, problem.syn_labels, targets)
+    losses, gradient = embedding_loss(wrap(net), AugmentedReal(problem), syn, problem.syn_labels, targets)
     return [losses.sum(), *torch.autograd.grad(syn, problem.syn.images, gradient)]
 
 
@@ -277,8 +277,8 @@ def reference_evaluation(problem: Problem, test: GroupedImages, size: Mapping) -
         reference_table(torch.cat(predictions), test.labels, test.groups, problem.num_classes, problem.num_groups)
 
 
-def evaluation(problem: Problem, test: GroupedImages, size: Mapping) -> None:
+def evaluation(problem: Problem, test: GroupedImages, size: Mapping, wrap: Callable = lambda net: net) -> None:
     """Train and test as many networks as the package does."""
     config = TrainConfig(size["epochs"], 0.01, strategy=STRATEGY)
-    evaluate_synset(lambda: get_network(size["model"], 3, problem.num_classes, (size["side"],) * 2),
+    evaluate_synset(lambda: wrap(get_network(size["model"], 3, problem.num_classes, (size["side"],) * 2)),
                     problem.syn.as_dataset(), test, config, size["networks"], "benchmark")

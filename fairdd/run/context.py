@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fairdd.core.ahead import Ahead, at_once
+from fairdd.core.compiled import CompiledNetwork
 from fairdd.core.device import upload_network
 from fairdd.core.parallel import with_precision
 from fairdd.core.rng import seeded
@@ -70,6 +71,10 @@ class Context:
     def build_network(self, name: str) -> nn.Module:
         """Return a new network for the images and classes of the data, its weights from torch's global generator."""
         return self.to_device(make_network(self.make_network, name, self.real))
+
+    def compiled(self, net: nn.Module) -> nn.Module:
+        """Return the network, with --compile a compiled one."""
+        return CompiledNetwork(net) if self.args.compile else net
 
     def to_device(self, net: nn.Module) -> nn.Module:
         """Return a network on the device of the data, computing in the precision of the flags."""

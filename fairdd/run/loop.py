@@ -169,7 +169,8 @@ def evaluate_model(context: Context, data, *eval_key) -> list[dict]:
     args, model, done = context.args, eval_key[-1], context.run.network_metrics
     keys = [(*eval_key, number) for number in range(args.num_eval)]
     missing = [key for key in keys if key not in done]
-    tested = train_and_test(lambda: context.build_network(model), data, context.test, evaluation_config(args, model),
+    tested = train_and_test(lambda: context.compiled(context.build_network(model)), data, context.test,
+                            evaluation_config(args, model),
                             [(args.seed, "evaluation", *key) for key in distributed.share_of(missing)], model)
     for key, metrics in distributed.collect(missing, tested):
         context.run.add_network(key, metrics)      # at once, so that a killed run keeps it
