@@ -208,3 +208,26 @@ def test_the_whole_real_set_has_a_folder_for_each_seed(commands_of):
         assert (module, args.data, args.dataset, args.epoch_eval_train) == ("fairdd.evaluate", "real", "CelebA", 30)
         folders.append(args.save_path)
     assert folders[0] != folders[1]
+
+
+def test_a_task_of_a_slurm_array_runs_its_experiment_in_its_folder(commands_of, monkeypatch):
+    for task, dataset in (("0", "CelebA"), ("1", "UTKface")):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        expected = commands_of("reproduce", f"{dataset}-DM-ipc10", "--quiet")
+        assert commands_of("slurm_array", "CelebA-DM-ipc10", "UTKface-DM-ipc10", "--", "--quiet") == expected
+
+
+def test_a_slurm_array_of_one_experiment_has_a_seed_and_a_folder_for_each_task(commands_of, monkeypatch):
+    folders = set()
+    for task in ("0", "7"):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        first, *_ = commands_of("slurm_array", "CelebA-DM-ipc10")
+        assert first == commands_of("reproduce", "CelebA-DM-ipc10", "--seed", task)[0]
+        folders.add(first[first.index("--save_path") + 1])
+    assert len(folders) == 2
+
+
+@pytest.mark.parametrize("names", [[], ["CelebA-DM-ipc10", "UTKface-DM-ipc10"]])
+def test_a_slurm_task_without_an_experiment_is_refused(names):
+    done = script("slurm_array", *names, SLURM_ARRAY_TASK_ID="2")
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
