@@ -61,7 +61,8 @@ class GroupedImages:
     def counts(self) -> Tensor:
         """Count the images of each cell, without those of UNKNOWN group. -> (G, C) int64"""
         cell = self.groups * self.num_classes + self.labels
-        return torch.bincount(cell[self.groups != UNKNOWN], minlength=self.num_groups * self.num_classes).view(self.num_groups, -1)
+        counts = torch.bincount(cell[self.groups != UNKNOWN], minlength=self.num_groups * self.num_classes)
+        return counts.view(self.num_groups, -1)
 
     def class_sizes(self) -> Tensor:
         """Count the images of each class, of any group. -> (C,) int64"""

@@ -41,8 +41,8 @@ def read_table(path: str, has_paths: bool) -> pd.Series:
     if len(names) != 2 or names[0] not in KEYS:
         raise UserError(f"{path}: expected two columns, path or index first, then the group, not {', '.join(names)}")
     if names[0] == "path" and not has_paths:
-        raise UserError(f"{path}: the images of this data set have no paths; name the first column index: the number of "
-                        "the training image, from 0")
+        raise UserError(f"{path}: the images of this data set have no paths; the first column must be index, the "
+                        "number of the training image, from 0")
     table.columns = [names[0], "group"]
     table = table.map(str.strip).drop_duplicates()
     repeated = table.loc[table[names[0]].duplicated(), names[0]]
