@@ -32,7 +32,7 @@ OTHERS = 4              # the fifth race is no group: dropped where race is used
 def load_utkface(request) -> Dataset:
     """Load UTKFace at 64 pixels, by default with age as class and race as group, normalized as published."""
     chosen = splits.choose_attributes(request, ("age", "race"), tuple(NAMES))
-    images, (age, gender, race), notes, names = read_images(request)
+    images, (age, gender, race), notes, files = read_images(request)
     values = {"age": np.digitize(age, (20, 40)), "gender": gender, "race": race}
     target, protected = (splits.cross({name: splits.Attribute(values[name], NAMES[name]) for name in names})
                          for names in chosen)
@@ -44,7 +44,7 @@ def load_utkface(request) -> Dataset:
     train, test = (splits.select_images(images, index, target, protected, NORMALIZATION)
                    for index in (split.train, split.test))
     return Dataset(request.name, train, test, notes + split.notes,
-                   train_paths=tuple(names[row] for row in split.train) if names else ())
+                   train_paths=tuple(files[row] for row in split.train) if files else ())
 
 
 def read_images(request) -> tuple[Tensor, np.ndarray, tuple[str, ...], list[str]]:
