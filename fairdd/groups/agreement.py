@@ -7,13 +7,18 @@ from fairdd.datasets.base import GroupedImages
 
 
 def describe_agreement(used: GroupedImages, true: GroupedImages) -> str:
-    """Return a sentence on the agreement over the images whose group is known, and on what a single group scores."""
+    """Return a sentence on the agreement over the images whose group is known."""
     known = used.groups >= 0
-    args = used.groups[known], true.groups[known], true.labels[known]
-    single = purity(torch.zeros_like(args[0]), *args[1:])
     left_out = f"; {(~known).sum()} of {len(known)} images are in no group" if not known.all() else ""
-    return (f"adjusted Rand index {adjusted_rand_index(*args):.3f}, purity {purity(*args):.3f} against the true groups "
-            f"(one group per class: 0 and {single:.3f}){left_out}")
+    return agreement_sentence(used.groups[known], true.groups[known], true.labels[known]) + left_out
+
+
+def agreement_sentence(used: Tensor, true: Tensor, labels: Tensor) -> str:
+    """Return both measures, and what one group per class would score. Three (N,)"""
+    index, share, single = (adjusted_rand_index(used, true, labels), purity(used, true, labels),
+                            purity(torch.zeros_like(used), true, labels))
+    return (f"adjusted Rand index {index:.3f}, purity {share:.3f} against the true groups "
+            f"(one group per class: 0 and {single:.3f})")
 
 
 def adjusted_rand_index(used: Tensor, true: Tensor, labels: Tensor) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import GroupedImages
-from fairdd.groups.agreement import adjusted_rand_index, purity
+from fairdd.groups.agreement import agreement_sentence
 from fairdd.matching.sampling import RandomSampler
 
 MIN_SAMPLES = 5         # images within the radius, itself included, that make an image the core of a cluster
@@ -70,6 +70,5 @@ def describe_batches(train: BatchClusters, true: GroupedImages, batch_real: int,
         name = train.class_names[numbers.index(min(numbers))]
         raise UserError(f"class {name!r} is left with one group: DBSCAN finds no clusters in a batch of its images; "
                         "choose another --groups, --group_features or --batch_real")
-    score, share = (measure(groups, true.groups[rows], labels) for measure in (adjusted_rand_index, purity))
-    return (f"{min(numbers)} to {max(numbers)} groups per class in a sample batch; adjusted Rand index {score:.3f}, "
-            f"purity {share:.3f} against the true groups")
+    agreement = agreement_sentence(groups, true.groups[rows], labels)
+    return f"{min(numbers)} to {max(numbers)} groups per class in a sample batch; {agreement}"
