@@ -20,6 +20,7 @@ from fairdd.matching.alignment import ALIGNMENTS, class_mean_targets, per_group_
 from fairdd.matching.embedding import embedding_loss
 from fairdd.matching.features import feature_loss
 from fairdd.matching.gradient import gradient_loss
+from fairdd.report.comparison import pooling_key
 from fairdd.run.context import Context, RealBatch
 from fairdd.run.folder import read_json
 from fairdd.run.loop import load_data
@@ -272,6 +273,13 @@ def test_the_log_tells_the_agreement_with_true_groups(tmp_path):
     args = used.groups, true.groups, true.labels
     expected = f"adjusted Rand index {agreement.adjusted_rand_index(*args):.3f}, purity {agreement.purity(*args):.3f}"
     assert expected in (tmp_path / "log.txt").read_text()
+
+
+def test_a_report_pools_runs_with_labels_and_older_runs_and_no_others():
+    flags = [main_DM.parse(line.split())[1].as_dict() for line in ("", "--group_noise 0.1", "--groups kmeans:3")]
+    older = {name: value for name, value in flags[0].items() if "group" not in name or name == "group_balance"}
+    assert "groups" not in older and pooling_key(older) == pooling_key(flags[0])
+    assert pooling_key(older) not in map(pooling_key, flags[1:])
 
 
 # the test set and other alignments do not change
