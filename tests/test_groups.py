@@ -337,7 +337,8 @@ def test_bad_flags_are_refused_before_the_first_iteration(tmp_path, capsys, line
 
 
 def test_idc_is_told_which_defaults_need_groups_before_the_batch(tmp_path, capsys):
-    message = refusal(capsys, main_DC.main, ["--method", "IDC", "--FairDD", "--groups", "dbscan"])
+    arguments = [*SMALL, "--method", "IDC", "--FairDD", "--groups", "dbscan", "--pixel_steps", "1", "--n_data", "20"]
+    message = refusal(capsys, main_DC.main, [*arguments, "--save_path", str(tmp_path)])
     assert "--group_balance, --train_net balanced (given or by default)" in message
 
 

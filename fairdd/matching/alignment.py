@@ -46,8 +46,7 @@ def per_group_targets(labels: Tensor, groups: Tensor) -> Targets:
     num_groups = int(groups.max()) + 1
     cells = labels[known] * num_groups + groups[known]
     cells, segment_ids, sizes = cells.unique(return_inverse=True, return_counts=True)
-    classes = cells // max(num_groups, 1)
-    return replace(disjoint_targets(classes, segment_ids, 1 / sizes.double()[segment_ids]), images=known)
+    return replace(disjoint_targets(cells // num_groups, segment_ids, 1 / sizes.double()[segment_ids]), images=known)
 
 
 def barycenter_targets(labels: Tensor, groups: Tensor) -> Targets:
