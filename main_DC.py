@@ -116,7 +116,7 @@ def train_network(context, syn, net, optimizer, *key):
     data = syn.as_dataset() if args.train_net == "synthetic" else context.real
     weights = torch.ones(len(data.labels)).double()
     if args.train_net == "balanced":
-        cells = data.groups * data.num_classes + data.labels
+        cells = (data.groups + 1) * data.num_classes + data.labels          # unknown groups, -1, are one more
         weights = 1 / torch.bincount(cells).double()[cells]
     config = TrainConfig(1, args.lr_net, args.batch_real, "color_crop", is_composed=True, cutmix=args.cutmix)
     for _ in range(math.ceil(args.n_data / args.batch_real)):

@@ -40,6 +40,7 @@ RUNTIME_FLAGS = {"device", "device_data", "save_path", "data_path", "save_every"
 NEVER_REPEATED = {"FairDD", "save_path", "restart", "quiet", "eval_overrides"}         # in a command or a name
 READABLE_FLAGS = {"method", "dataset", "model", "ipc", "factor", "init", "seed"}       # in every default folder's name
 NEGATABLE_FLAGS = {"group_balance"}
+USES_GROUPS = {"group_balance": True, "init": "balanced", "train_net": "balanced"}       # before a batch is drawn
 OLD_SPELLINGS = {"barycentre": "barycenter"}
 
 
@@ -118,6 +119,7 @@ def make_parser(methods: Sequence[Method], network_factory: Callable, eval_modes
     add_matching_flags(add_matching, methods)
     for add_flags in dict.fromkeys(method.add_flags for method in methods):
         add_flags(add_matching)
+    add_group_flags(parser.add_argument_group("training groups").add_argument)
     add_evaluation_flags(parser.add_argument_group("evaluation").add_argument, eval_modes)
     add_data_flags(parser.add_argument_group("data").add_argument)
     add_run_flags(parser.add_argument_group("run").add_argument)
@@ -166,6 +168,22 @@ def add_matching_flags(add: Callable, methods: Sequence[Method]) -> None:
     distances = dict.fromkeys(name for method in methods for name in method.distances)
     add("--dis_metric", metavar="NAME",
         help=f"distance of a target and its synthetic counterpart: {', '.join(distances)} (docs/method.md)")
+
+
+def add_group_flags(add: Callable) -> None:
+    add("--groups", type=group_source, default="labels", metavar="SOURCE",
+        help="of the training images: labels, as the data set has them; kmeans:K, K clusters of every class; dbscan, "
+             "clusters in each batch; or FILE.csv with the columns path (or index) and group; default: %(default)s")
+    add("--group_features", choices=["pixels", "random", "trained"],
+        help="what clusters and nearest centers are found in: pixels, or embeddings of a random --model or of one that "
+             "is trained briefly on the real images; default: pixels")
+    add("--group_noise", type=noise_share, default=0.0, metavar="P",
+        help="share of training images that get a random other group; default: 0")
+    add("--known_groups", type=known_share, default=1.0, metavar="P",
+        help="share of training images whose group is used; default: 1")
+    add("--unknown_groups", choices=["assign", "omit"],
+        help="the others: assign them to the nearest center of a group in their class, or omit them from the groups' "
+             "targets; default: assign")
 
 
 def add_evaluation_flags(add: Callable, eval_modes: Sequence[str]) -> None:
@@ -254,11 +272,43 @@ def resolve(args: Flags, method: Method) -> Flags:
     for name in defaults:
         if getattr(args, name, None) is None:
             setattr(args, name, default_for(defaults, name, args))
+    resolve_groups(args)
     args.eval_overrides = {name: {key: value for key, value in fields.items() if key != "epochs" or not is_epoch_given}
                            for name, fields in args.eval_overrides.items()}
     method.check_distance(args.dis_metric)
     args.device = resolve_device(args.device)
     return args
+
+
+def resolve_groups(args: Flags) -> None:
+    """Fill in the flags of training groups and refuse contradictions. Raises UserError."""
+    is_partial, kind = args.known_groups < 1, args.groups.partition(":")[0]
+    is_clustered = kind in ("kmeans", "dbscan")
+    if args.unknown_groups and not is_partial:
+        raise UserError("--unknown_groups says what happens to groups that are not known; give --known_groups below 1")
+    if is_clustered and is_partial:
+        raise UserError(f"--groups {args.groups} finds the group of every image, so --known_groups has no meaning")
+    if kind == "dbscan" and args.group_noise:
+        raise UserError("--groups dbscan finds other groups in every batch, so --group_noise has no meaning")
+    args.unknown_groups = args.unknown_groups or ("assign" if is_partial else None)
+    is_used = is_clustered or args.unknown_groups == "assign"
+    if args.group_features and not is_used:
+        raise UserError("--group_features is for clusters and nearest centers: give --groups kmeans:K or dbscan, or "
+                        "--known_groups with --unknown_groups assign")
+    args.group_features = args.group_features or ("pixels" if is_used else None)
+    if kind == "dbscan":
+        check_batch_groups(args)
+
+
+def check_batch_groups(args: Flags) -> None:
+    """Raise UserError for flags that need groups before a batch is drawn."""
+    flags = [f"--{name}" + f" {value}" * (value is not True) for name, value in USES_GROUPS.items()
+             if getattr(args, name, None) == value]
+    clusters = args.init == "kmeans" or getattr(args, "cluster_every", None)
+    flags += ["--cluster cell"] * bool(clusters and args.cluster == "cell")
+    if flags:
+        raise UserError(f"--groups dbscan finds groups in a batch that is drawn already, and {', '.join(flags)} (given "
+                        "or by default) needs them before; choose another value, or another --groups")
 
 
 def default_for(defaults: Mapping, name: str, args: argparse.Namespace = EXAMPLE):
@@ -334,6 +384,26 @@ def expand_paths(text: str) -> str:
 def share(text: str) -> float:
     """Argparse type: a number from 0 to 1."""
     return parse_number(float, text, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def noise_share(text: str) -> float:
+    """Argparse type: a number from 0 to below 1."""
+    return parse_number(float, text, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+
+
+def known_share(text: str) -> float:
+    """Argparse type: a number above 0, up to 1."""
+    return parse_number(float, text, "a number above 0, up to 1", lambda value: 0 < value <= 1)
+
+
+def group_source(text: str) -> str:
+    """Argparse type: where training groups come from: labels, kmeans:K, dbscan, or the path of a CSV file."""
+    kind, _, number = text.partition(":")
+    if text in ("labels", "dbscan") or text.endswith(".csv"):
+        return os.path.expanduser(text)
+    if kind == "kmeans":
+        return f"kmeans:{int_at_least(2)(number)}"
+    raise argparse.ArgumentTypeError(f"{text!r} is not labels, kmeans:K, dbscan or a file that ends with .csv")
 
 
 def parse_number(kind: type, text: str, description: str, is_valid: Callable):

@@ -54,6 +54,12 @@ def test_celeba_trains_on_its_training_images_and_tests_on_balanced_cells(celeba
         assert (split.images[:, 1, 4, 4] > 128).long().equal(split.labels)
 
 
+def test_celeba_names_the_file_of_every_training_image(celeba):
+    data = get("CelebA", celeba)
+    attractive = [int(path.split(".")[0]) <= 15 for path in data.train_paths]        # written first
+    assert attractive == data.train.labels.bool().tolist() and len(set(data.train_paths)) == len(data.train)
+
+
 def test_celeba_attributes_can_be_named_numbered_and_swapped(celeba):
     named = get("CelebA", celeba, target_attr="male", protected_attr="Attractive")
     numbered = get("CelebA", celeba, target_attr=20, protected_attr="2")

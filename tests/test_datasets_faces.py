@@ -45,6 +45,12 @@ def test_utkface_training_is_ordered_by_cell(utkface):
     assert cell.equal(cell.sort().values)
 
 
+def test_utkface_names_the_file_of_every_training_image(utkface):
+    data = get("UTKface", utkface)
+    assert [int(path.split("_")[2]) for path in data.train_paths] == data.train.groups.tolist()
+    assert len(set(data.train_paths)) == len(data.train)
+
+
 @pytest.mark.parametrize("target, protected, classes, groups, size", [
     ("gender", "race", 2, 4, 128), ("race", "gender", 4, 2, 128), ("gender", "age", 2, 3, 160),
     ("age", "gender", 3, 2, 160), ("Age", "2", 3, 4, 128), ("age", "race,gender", 3, 8, 128)])
@@ -187,6 +193,7 @@ def test_bffhq_reads_age_and_gender_from_the_names(bffhq):
     for split in (data.train, data.test):
         assert (split.images[:, 0, 0, 0] // 200).long().equal(split.labels)
         assert (split.images[:, 1, 0, 0] // 200).long().equal(split.groups)
+    assert [int(path.split("_")[1]) for path in data.train_paths] == data.train.labels.tolist()
 
 
 @pytest.mark.parametrize("name", ["BFFHQ", "bffhq/bffhq", "bffhq-dataset", ""])

@@ -69,6 +69,12 @@ def age_class(age):
     return "under 20" if int(age) < 20 else "20 to 39" if int(age) < 40 else "40 and over"
 
 
+def test_the_path_of_every_training_image_is_known(own):
+    data = get(own)
+    indices = [int(path.removeprefix("pics/").removesuffix(".png")) for path in data.train_paths]
+    assert indices == (data.train.images[:, 0, 4, 4] / 4).round().long().tolist()
+
+
 def test_labels_are_those_of_the_csv_and_every_image_is_used_once(own):
     data = get(own)
     train, test = labels_by_index(data.train), labels_by_index(data.test)

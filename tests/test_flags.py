@@ -21,6 +21,7 @@ NEW = [
     "skip_bad_images", "save_every", "restart", "precision", "group_balance", "factor", "labels", "tensorboard",
     "quiet", "rare_cells", "path_column", "unknown", "split_by", "follow_links",
     "cluster", "max_clustered", "eval_recipe",
+    "groups", "group_features", "group_noise", "known_groups", "unknown_groups",
 ]
 IDC_FLAGS = ["pixel_steps", "train_net", "n_data", "cutmix", "batch_syn_max", "cluster_every"]
 CAFE_FLAGS = ["max_steps", "max_epochs", "watch"]
@@ -212,7 +213,7 @@ def example_values(action):
     """Return the command-line forms of a flag: not given, and with up to three values that its type accepts."""
     if action.nargs == 0:
         return [[], action.option_strings[:1]]
-    texts = action.choices or {"dis_metric": ["l1", "mse"], "device": ["cpu"]}.get(
+    texts = action.choices or {"dis_metric": ["l1", "mse"], "device": ["cpu"], "groups": ["kmeans:3", "x.csv"]}.get(
         action.dest, ["3", "7", "0.25", "0.75", "VGG11", "MLP", "none", "flip"])
     return [[], *([action.option_strings[0], text] for text in texts if is_accepted(action, text))][:4]
 
@@ -229,7 +230,8 @@ CASES = [(entry, name) for entry in METHODS for name in flags_of(entry) if name 
 
 @pytest.mark.parametrize(("entry", "name"), CASES, ids=lambda case: getattr(case, "__name__", case))
 def test_default_folders_differ_if_and_only_if_a_flag_changes_results(entry, name):
-    for base in ([], ["--dataset", "Folder"], ["--Iteration", "0"], ["--FairDD"]):
+    for base in ([], ["--dataset", "Folder"], ["--Iteration", "0"], ["--FairDD"],
+                 ["--known_groups", "0.5"]):
         changes_results = name not in RUNTIME_FLAGS or (name == "data_path" and "Folder" in base)
         runs = []
         for flags in example_values(flags_of(entry)[name]):

@@ -20,7 +20,8 @@ BELOW = {               # what each room may import besides itself
     "evaluation": {"core", "datasets", "matching"},
     "method": {"core"},
     "flags": {"core", "datasets", "matching", "method"},
-    "run": {"core", "datasets", "matching", "evaluation", "method", "flags"},
+    "groups": {"core", "datasets", "matching", "evaluation"},
+    "run": {"core", "datasets", "matching", "evaluation", "method", "flags", "groups"},
 }
 for above_run in ("report", "evaluate", "export"):
     BELOW[above_run] = {*BELOW["run"], "run"}

@@ -28,10 +28,13 @@ from fairdd.core.errors import Interrupted, UserError
 from fairdd.run import checkpoint
 from fairdd.run.folder import exclusive_lock
 
-ENTRIES = {"DM": main_DM.main, "DC": main_DC.main, "IDC": main_DC.main, "DREAM": main_DC.main, "CAFE": main_DM.main}
+ENTRIES = {"DM": main_DM.main, "DC": main_DC.main, "IDC": main_DC.main, "DREAM": main_DC.main, "CAFE": main_DM.main,
+           "DM kmeans": main_DM.main, "DC dbscan": main_DC.main}       # a method, and the source of its groups
 FLAGS = {"IDC": ["--pixel_steps", "2", "--n_data", "10", "--dsa_strategy", "color_crop_cutout"],
          "DREAM": ["--pixel_steps", "3", "--n_data", "10", "--cluster_every", "2"],
-         "CAFE": ["--max_steps", "2", "--max_epochs", "2"]}
+         "CAFE": ["--max_steps", "2", "--max_epochs", "2"],
+         "DM kmeans": ["--groups", "kmeans:3", "--group_features", "random", "--group_noise", "0.1"],
+         "DC dbscan": ["--groups", "dbscan", "--batch_real", "40"]}
 SMALL = ["--num_eval", "2", "--epoch_eval_train", "2", "--ipc", "1", "--batch_real", "10", "--model", "ConvNetD1W32",
          "--im_size", "8", "--num_exp", "2", "--Iteration", "6", "--eval_every", "3", "--save_every", "1", "--FairDD"]
 TIME_LIMIT = 120        # seconds, of any process or wait
@@ -44,7 +47,8 @@ def launch(method, folder, *flags, file_limit=None):
         if file_limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
         sys.stdout, sys.stderr = open(os.devnull, "w"), open(stderr_of(folder), "a", buffering=1)  # noqa: SIM115
-        ENTRIES[method]([*SMALL, "--method", method, *FLAGS.get(method, []), "--save_path", str(folder), *flags])
+        ENTRIES[method]([*SMALL, "--method", method.split()[0], *FLAGS.get(method, []), "--save_path", str(folder),
+                         *flags])
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()

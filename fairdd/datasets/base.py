@@ -14,13 +14,14 @@ from torch import Tensor
 from fairdd.core.device import upload
 
 HASH_BYTES = 2**24      # hashed at a time
+UNKNOWN = -1            # the group of a training image whose group is not known: it belongs to no target
 
 
 @dataclass(frozen=True, eq=False)
 class GroupedImages:
     """Images kept as uint8, each with its class (target attribute) and its group (protected attribute).
 
-    images: (N, C, H, W) uint8; labels, groups: (N,) int64 on the CPU, starting at 0;
+    images: (N, C, H, W) uint8; labels, groups: (N,) int64 on the CPU, starting at 0; a group may be UNKNOWN;
     mean, std: one number per channel, of images scaled to [0, 1];
     attributes: where groups are the combinations of several attributes, the (name, value names) of each attribute; the
     values of the last attribute vary fastest from group to group; device: of the batches, by default of the images.
@@ -44,8 +45,8 @@ class GroupedImages:
         assert self.labels.shape == self.groups.shape == (count,), "every image needs a label and a group"
         assert self.labels.dtype == self.groups.dtype == torch.int64, "labels and groups must be int64"
         assert len(self.mean) == len(self.std) == channels, "mean and std need a number per channel"
-        for values, names in ((self.labels, self.class_names), (self.groups, self.group_names)):
-            assert count == 0 or (values.min() >= 0 and values.max() < len(names)), "labels and groups need names"
+        for values, names, low in ((self.labels, self.class_names, 0), (self.groups, self.group_names, UNKNOWN)):
+            assert count == 0 or (values.min() >= low and values.max() < len(names)), "labels and groups need names"
         sizes = [len(values) for _, values in self.attributes]
         assert not sizes or math.prod(sizes) == len(self.group_names), "every combination of attributes is a group"
 
@@ -61,9 +62,18 @@ class GroupedImages:
         return len(self.group_names)
 
     def counts(self) -> Tensor:
-        """Count the images of each cell. -> (G, C) int64"""
+        """Count the images of each cell, without those of UNKNOWN group. -> (G, C) int64"""
         cell = self.groups * self.num_classes + self.labels
-        return torch.bincount(cell, minlength=self.num_groups * self.num_classes).view(self.num_groups, -1)
+        counts = torch.bincount(cell[self.groups != UNKNOWN], minlength=self.num_groups * self.num_classes)
+        return counts.view(self.num_groups, -1)
+
+    def class_sizes(self) -> Tensor:
+        """Count the images of each class, of any group. -> (C,) int64"""
+        return torch.bincount(self.labels, minlength=self.num_classes)
+
+    def batch_groups(self, rows: Tensor) -> Tensor:
+        """Return the groups of the images of a batch. (B,) -> (B,) int64"""
+        return self.groups[rows]
 
     def batch(self, index: Tensor) -> Tensor:
         """Return the normalized images at index (B,). -> (B, C, H, W) float32 on the device
@@ -90,7 +100,8 @@ class Dataset:
     """Training and test images with the same names and normalization.
 
     notes: sentences the user should read once; split: where a custom set came without a split, the drawn (path,
-    "train" or "test") of every image; val: validation images, which train nothing, or None.
+    "train" or "test") of every image; val: validation images, which train nothing, or None; train_paths: of the
+    training images, where the data set has files: their names, for a custom set their paths in its folder.
     """
 
     name: str
@@ -99,6 +110,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     split: tuple[tuple[str, str], ...] = ()
     val: GroupedImages | None = None
+    train_paths: tuple[str, ...] = ()
 
     def summary(self) -> dict:
         """Return the names, the notes and the number of images in each cell, for the files of a run."""

@@ -34,7 +34,8 @@ def load_bffhq(request) -> Dataset:
     border = int((loaded.kept < len(train)).sum())
     splits = (select_images(loaded.images, index, *attributes, NORMALIZATION)
               for index in (slice(0, border), slice(border, None)))
-    return Dataset(request.name, *splits, train_notes + test_notes + loaded.notes)
+    names = tuple((train + test)[row].name for row in loaded.kept[:border])
+    return Dataset(request.name, *splits, train_notes + test_notes + loaded.notes, train_paths=names)
 
 
 def find_images(root: Path) -> tuple[list[Path], list[Path]]:

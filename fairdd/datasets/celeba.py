@@ -44,7 +44,8 @@ def load_celeba(request) -> Dataset:
     split = split_images(target, protected, partition[rows] == TEST, request)
     train, test = (splits.select_images(loaded.images, index, target, protected, NORMALIZATION)
                    for index in (split.train, split.test))
-    return Dataset(request.name, train, test, loaded.notes + split.notes)
+    return Dataset(request.name, train, test, loaded.notes + split.notes,
+                   train_paths=tuple(table.index[rows][split.train]))
 
 
 def find_files(root: Path) -> list[Path]:

@@ -32,7 +32,7 @@ OTHERS = 4              # the fifth race is no group: dropped where race is used
 def load_utkface(request) -> Dataset:
     """Load UTKFace at 64 pixels, by default with age as class and race as group, normalized as published."""
     chosen = splits.choose_attributes(request, ("age", "race"), tuple(NAMES))
-    images, (age, gender, race), notes = read_images(request)
+    images, (age, gender, race), notes, files = read_images(request)
     values = {"age": np.digitize(age, (20, 40)), "gender": gender, "race": race}
     target, protected = (splits.cross({name: splits.Attribute(values[name], NAMES[name]) for name in names})
                          for names in chosen)
@@ -43,13 +43,15 @@ def load_utkface(request) -> Dataset:
     split = splits.hold_out_test(members, request.data_seed, request.rare_cells, names)
     train, test = (splits.select_images(images, index, target, protected, NORMALIZATION)
                    for index in (split.train, split.test))
-    return Dataset(request.name, train, test, notes + split.notes)
+    return Dataset(request.name, train, test, notes + split.notes,
+                   train_paths=tuple(files[row] for row in split.train) if files else ())
 
 
-def read_images(request) -> tuple[Tensor, np.ndarray, tuple[str, ...]]:
-    """Read the images and their labels. -> (N, 3, H, W) uint8, (3, N) age, gender, race, notes. Raises UserError.
+def read_images(request) -> tuple[Tensor, np.ndarray, tuple[str, ...], list[str]]:
+    """Read the images and their labels. Raises UserError.
 
     Folders named after the set come first, then the parts of Kaggle's copies, then a CSV.
+    -> (N, 3, H, W) uint8, (3, N) age, gender, race, notes, names of the N files (none for a CSV)
     """
     size, homes = request.im_size or 64, candidate_folders(request.data_path, FOLDERS)
     for pattern in (None, r"part[123]", r"crop_part1"):
@@ -59,18 +61,22 @@ def read_images(request) -> tuple[Tensor, np.ndarray, tuple[str, ...]]:
                 paths, labels, notes = parse_labels(NAME, paths)
                 loaded = load_images(paths, size, request)
                 note = () if pattern is None else (f"images are read from {', '.join(map(str, folders))}",)
-                return loaded.images, labels[loaded.kept].T, note + notes + loaded.notes
+                names = [paths[row].name for row in loaded.kept]
+                return loaded.images, labels[loaded.kept].T, note + notes + loaded.notes, names
     for file in find_entries(homes, r".*\.csv"):
         with file.open(encoding="utf-8-sig", errors="replace") as lines:
             header = lines.readline(1000).lower()
         if "ethnicity" in header and "pixels" in header:
-            return read_pixels(file, max(",;\t", key=header.count), size)
+            return *read_pixels(file, max(",;\t", key=header.count), size), []
     tried = homes[:-1] or [request.data_path / "UTKFace"]
     raise dataset_not_found("UTKFace", tried, TREE, LINK, "no file has labels in its name" if homes[:-1] else "")
 
 
 def read_pixels(file: Path, separator: str, size: int) -> tuple[Tensor, np.ndarray, tuple[str, ...]]:
-    """Read a CSV whose column pixels holds square gray images, as numbers between blanks. -> as read_images"""
+    """Read a CSV whose column pixels holds square gray images, as numbers between blanks.
+
+    -> images, labels and notes as read_images returns them
+    """
     table = pd.read_csv(file, sep=separator, encoding="utf-8-sig", encoding_errors="replace", dtype=str)
     table = table.rename(columns=lambda name: name.strip().lower())
     try:

@@ -4,7 +4,7 @@ A target is a weighted sum of the embeddings (or gradients) of real images. Vani
 the mean over its batch; FairDD gives it one target per group. A new alignment is one function that returns Targets.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,10 +38,15 @@ def class_mean_targets(labels: Tensor, groups: Tensor) -> Targets:
 
 
 def per_group_targets(labels: Tensor, groups: Tensor) -> Targets:
-    """Return one target per (class, group) present: every group's mean at once (FairDD, eq. 6). (B,), (B,)"""
+    """Return one target per (class, group) present: every group's mean at once (FairDD, eq. 6). (B,), (B,)
+
+    An image whose group is negative, which means unknown, is in no target.
+    """
+    known = (groups >= 0).nonzero().flatten()
     num_groups = int(groups.max()) + 1
-    cells, segment_ids, sizes = (labels * num_groups + groups).unique(return_inverse=True, return_counts=True)
-    return disjoint_targets(cells // num_groups, segment_ids, 1 / sizes.double()[segment_ids])
+    cells = labels[known] * num_groups + groups[known]
+    cells, segment_ids, sizes = cells.unique(return_inverse=True, return_counts=True)
+    return replace(disjoint_targets(cells // num_groups, segment_ids, 1 / sizes.double()[segment_ids]), images=known)
 
 
 def barycenter_targets(labels: Tensor, groups: Tensor) -> Targets:
@@ -49,7 +54,8 @@ def barycenter_targets(labels: Tensor, groups: Tensor) -> Targets:
     cells = per_group_targets(labels, groups)
     classes, class_ids, num_groups = cells.classes.unique(return_inverse=True, return_counts=True)
     segment_ids = class_ids[cells.segment_ids]
-    return disjoint_targets(classes, segment_ids, cells.weights / num_groups[segment_ids])
+    targets = disjoint_targets(classes, segment_ids, cells.weights / num_groups[segment_ids])
+    return replace(targets, images=cells.images)
 
 
 ALIGNMENTS = {"vanilla": class_mean_targets, "fairdd": per_group_targets, "barycenter": barycenter_targets}

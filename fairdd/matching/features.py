@@ -99,4 +99,4 @@ def image_shares(targets: Targets, labels: Tensor) -> Tensor:
     pairs = targets.weights * targets.coefficients[targets.segment_ids]
     shares.index_add_(0, targets.images, pairs)
     totals = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add(0, labels, shares)
-    return shares * (torch.bincount(labels) / totals)[labels]
+    return shares * (torch.bincount(labels) / totals.clamp(min=1e-12))[labels]    # a class may have no target

@@ -163,7 +163,7 @@ def init_synthetic(real, ipc: int, init: str, lr_img: float, *key, factor: int =
 def check_ipc(real, ipc: int, factor: int = 1) -> None:
     """Raise UserError if a class has fewer images than the initial synthetic set needs."""
     flags = f"--ipc {ipc}" if factor == 1 else f"--ipc {ipc} with --factor {factor}"
-    for name, size in zip(real.class_names, real.counts().sum(0).tolist(), strict=True):
+    for name, size in zip(real.class_names, real.class_sizes().tolist(), strict=True):
         if ipc * factor**2 > size:
             raise UserError(f"{flags} needs more images than class {name!r} has ({size}); "
                             "use a smaller --ipc or --init noise")

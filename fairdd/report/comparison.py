@@ -24,7 +24,8 @@ IGNORED_WHEN_POOLING = RUNTIME_FLAGS | {"seed", "num_exp", "eval_every"}
 ALIGNMENT_FLAGS = {"align", "FairDD", "cluster", "train_net"}     # the last two follow from the alignment
 DATA_OPTIONS = {field.name: field.default for field in fields(DatasetRequest)}
 NOT_IN_LABELS = IGNORED_WHEN_POOLING | ALIGNMENT_FLAGS | {"trained_on", "images"}
-USUAL = {**DATA_OPTIONS, "init": "real", "factor": 1, "dis_metric": "ours", "warmup_epochs": 0}     # not in names
+USUAL = {**DATA_OPTIONS, "init": "real", "factor": 1, "dis_metric": "ours", "warmup_epochs": 0, "groups": "labels",
+         "group_noise": 0, "known_groups": 1}           # not in names
 RESAMPLES, COVERAGE = 10_000, 95        # of the bootstrap; percent
 MIN_SETS = 5                            # pairs of synthetic sets that an interval needs; below, the range is given
 

@@ -132,7 +132,7 @@ class RealBatch:
 
     @property
     def groups(self) -> Tensor:
-        return self.data.groups[self.rows]
+        return self.data.batch_groups(self.rows)
 
 
 def make_network(factory: Callable, name: str, data: GroupedImages) -> nn.Module:

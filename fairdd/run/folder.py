@@ -169,9 +169,9 @@ class RunFolder:
         """Write a JSON file. NaN, which JSON lacks, becomes null."""
         self._write(name, (json.dumps(to_jsonable(content), indent=1) + "\n").encode())
 
-    def check_data(self, data: Dataset) -> None:
-        """Raise UserError if the run began with other data."""
-        self.digest, path = data.digest(), existing_file(self.folder, DATASET)
+    def check_data(self, data: Dataset, **others: str) -> None:
+        """Raise UserError if the run began with other data. others: digests of further files, by what they are."""
+        self.digest, path = data.digest() | others, existing_file(self.folder, DATASET)
         earlier = read_json(path).get("digest", self.digest) if path.exists() else self.digest
         changed = [name.replace("train ", "training ") for name in self.digest | earlier
                    if self.digest.get(name) != earlier.get(name)]

@@ -8,7 +8,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from tqdm import tqdm
@@ -22,6 +22,8 @@ from fairdd.datasets.base import GroupedImages
 from fairdd.evaluation.metrics import summarize
 from fairdd.evaluation.training import train_and_test
 from fairdd.flags import Flags
+from fairdd.groups import with_training_groups
+from fairdd.groups.file import file_digest
 from fairdd.matching.synset import SynSet, init_synthetic
 from fairdd.method import Method
 from fairdd.run import preflight
@@ -42,7 +44,7 @@ def distill(args: Flags, method: Method, make_network: Callable, eval_pool: list
     """
     with open_run(args) as run, catch_termination():
         data = load_data(args)
-        run.check_data(data)
+        run.check_data(data, **file_digest(args.groups))
         if run.results is not None:
             run.log(f"{run.folder}: this run is finished; nothing left to do")
             return
@@ -55,7 +57,7 @@ def distill(args: Flags, method: Method, make_network: Callable, eval_pool: list
         except Interrupted:
             save_checkpoint(context)
             raise
-        run.write_json(PROJECTION, project_images(context, initial_synset(context, 0)))
+        run.write_json(PROJECTION, project_images(context, data.train, initial_synset(context, 0)))
         run.finish(run_results(context))
         run.log(f"{args.num_exp} synthetic set(s), results and pictures are in {run.folder}")
 
@@ -188,8 +190,10 @@ def prepare(run: RunFolder, args: Flags, method: Method, data: Dataset, make_net
     real, test = on_device(args, data.train, data.test)
     synsets = run.state["sets"] if run.state else []
     context = Context(run, args, method, real, test, make_network, eval_pool, synsets)
-    preflight.check(context, data)
-    run.begin(args, data)
+    matched = with_training_groups(replace(data, train=real), args, context.init_network)
+    context.real = matched.train
+    preflight.check(context, matched)
+    run.begin(args, replace(data, notes=matched.notes))
     return context
 
 

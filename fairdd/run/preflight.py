@@ -51,9 +51,9 @@ def log_cells(context: Context, data: Dataset) -> None:
 def describe_smallest_cell(train: GroupedImages, batch_real: int, group_balance: bool = False) -> str:
     """Return a sentence on the cell that is rarest within its class, and on the batches of this class."""
     counts = train.counts()
-    share = counts.double().where(counts > 0, math.nan) / counts.sum(0)
+    share = counts.double().where(counts > 0, math.nan) / train.class_sizes()
     group, label = divmod(share.nan_to_num(2).argmin().item(), train.num_classes)
-    cell, size = counts[group, label].item(), counts[:, label].sum().item()
+    cell, size = counts[group, label].item(), train.class_sizes()[label].item()
     batch = min(batch_real, size)
     name = f"smallest cell: ({train.class_names[label]}, {train.group_names[group]}), {cell} of {size} images; "
     if group_balance:
@@ -77,15 +77,16 @@ def check_factor(train: GroupedImages, factor: int) -> None:
 
 def check_classes(train: GroupedImages, args) -> None:
     """Raise UserError for a class without images, too small for ipc, or with more groups than a batch has images."""
-    for name, size in zip(train.class_names, train.counts().sum(0).tolist(), strict=True):
+    for name, size in zip(train.class_names, train.class_sizes().tolist(), strict=True):
         if size == 0:
             raise UserError(f"class {name!r} has no training image")
     if args.init != "noise":
         synset.check_ipc(train, args.ipc, args.factor)
+        check_known(train, args)
     groups = (train.counts() > 0).sum(0).max().item()
     is_clustered = getattr(args, "cluster_every", None)
-    if is_clustered and (size := train.counts().sum(0).min().item()) < args.batch_real:
-        name = train.class_names[train.counts().sum(0).argmin()]
+    if is_clustered and (size := train.class_sizes().min().item()) < args.batch_real:
+        name = train.class_names[train.class_sizes().argmin()]
         raise UserError(f"--batch_real {args.batch_real} is the number of clusters of a class, and class {name!r} has "
                         f"only {size} images; use a smaller --batch_real")
     by_cell = is_clustered and args.cluster == "cell"
@@ -94,12 +95,20 @@ def check_classes(train: GroupedImages, args) -> None:
         raise UserError(f"{reason} of every group: --batch_real must be at least {groups}")
 
 
+def check_known(train: GroupedImages, args) -> None:
+    """Raise UserError if the initial images are chosen by group and a class has too few whose group is known."""
+    known, count = train.counts().sum(0), args.ipc * args.factor**2
+    if (args.init == "balanced" or (args.init == "kmeans" and args.cluster == "cell")) and known.min() < count:
+        raise UserError(f"--init {args.init} takes {count} images of known group, and class "
+                        f"{train.class_names[known.argmin()]!r} has {known.min()}; use --init real")
+
+
 def log_subsampling(context: Context, train: GroupedImages) -> None:
     """Log that cells, or classes, are too large for clustering, if a run clusters."""
     args, counts = context.args, train.counts()
     if args.init != "kmeans" and not getattr(args, "cluster_every", None):
         return
-    what, sizes = ("(class, group)", counts) if args.cluster == "cell" else ("class", counts.sum(0))
+    what, sizes = ("(class, group)", counts) if args.cluster == "cell" else ("class", train.class_sizes())
     if (number := (sizes > args.max_clustered).sum().item()) > 0:
         context.run.log(f"clustering: of each {what} with more than {args.max_clustered} images, {number} here, "
                         f"{args.max_clustered} random ones are clustered (--max_clustered)", show=not args.quiet)
@@ -143,8 +152,8 @@ def min_step_memory(context: Context) -> int:
     synthetic = SYNTHETIC_COPIES * real.num_classes * args.ipc * args.factor**2 * image.numel() * FLOAT_BYTES
     return max(synthetic, context.method.min_memory(StepSize(
         layer_bytes=layer_bytes(net, image), max_chunk=parallel.max_chunk_size(net, image),
-        max_graph=parallel.max_graph_size(net, image),
-        workers=parallel.worker_count(image.device), class_sizes=real.counts().sum(0).clamp(max=args.batch_real),
+        max_graph=parallel.max_graph_size(net, image), workers=parallel.worker_count(image.device),
+        class_sizes=real.class_sizes().clamp(max=args.batch_real),
         syn_per_class=args.ipc * args.factor**2, needs_whole_batch=parallel.needs_whole_batch(net),
     )))
 

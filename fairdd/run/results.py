@@ -1,7 +1,10 @@
 """The results of a run: its synthetic sets in the DC/DM format, its metrics, a projection of its images."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
+from fairdd.datasets.base import GroupedImages
 from fairdd.evaluation.metrics import covered_cells, summarize
 from fairdd.evaluation.projection import project_to_plane
 from fairdd.matching.synset import SynSet, expand_grid
@@ -19,7 +22,7 @@ def to_saved_format(context: Context, syn: SynSet, iteration: int) -> dict:
     return {
         "data": [*context.synsets, syn.to_list()], "factor": syn.factor,
         "mean": list(real.mean), "std": list(real.std),
-        "class_names": list(real.class_names), "group_names": list(real.group_names),
+        "class_names": list(real.class_names), "group_names": list(context.test.group_names),
         "iterations": iterations,
     }
 
@@ -33,17 +36,21 @@ def run_results(context: Context) -> dict:
         for name in context.eval_pool
     }
     first = context.eval_pool[0]
-    names = {"class_names": list(context.real.class_names), "group_names": list(context.real.group_names)}
+    names = {"class_names": list(context.real.class_names), "group_names": list(context.test.group_names)}
     covered, cells = covered_cells(by_model[first]["table"])
     coverage = {"cells_covered": covered, "cells": cells}       # (group, class) cells with test images
     return by_model[first] | coverage | {"model": first, "by_model": by_model} | names
 
 
-def project_images(context: Context, syn: SynSet) -> dict:
-    """Return the first experiment's initial set (syn) and final set among real images, seen by a random network."""
+def project_images(context: Context, real: GroupedImages, syn: SynSet) -> dict:
+    """Return the first experiment's initial set (syn) and final set among real images, seen by a random network.
+
+    real: the training images with their true groups.
+    """
     net = context.init_network(context.args.model, context.args.seed, "view")
     sets = {"start": expand(*syn.to_list(), syn.factor), "end": expand(*context.synsets[0], syn.factor)}
-    return project_to_plane(net, context.real, sets, context.args.seed, "view")
+    real = replace(context.real, groups=real.groups, group_names=real.group_names)
+    return project_to_plane(net, real, sets, context.args.seed, "view")
 
 
 def expand(images: Tensor, labels: Tensor, factor: int) -> list[Tensor]:

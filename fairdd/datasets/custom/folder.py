@@ -47,7 +47,7 @@ def load_folder(request) -> Dataset:
     notes = ("; ".join(table.notes), *loaded.notes, *split.notes,
              f"normalized with the training images' own mean ({mean}) and std ({std})")
     return Dataset(request.name, train, test, notes, written_split(table, split) if table.splits is None else (),
-                   val=val if len(val) else None)
+                   val=val if len(val) else None, train_paths=tuple(table.paths[split.train].tolist()))
 
 
 def prepare_table(request) -> tuple[ImageTable, ChosenColumns]:
