@@ -90,9 +90,9 @@ def measure(repeats: int) -> None:
                 times[threads].append(json.loads(Path(path).read_text()))
     print("| | 1 process x 2 threads, s | 2 ranks x 1 thread, s | ratio |\n|---|---|---|---|")
     for number, task in enumerate(TASKS):
-        one, two = ([seconds[number] for seconds in times[threads]] for threads in ("2", "1"))
-        ratios = [b / a for a, b in zip(one, two, strict=True)]
-        print(f"| {task} | {statistics.median(one):.2f} | {statistics.median(two):.2f} | "
+        process, ranks = ([seconds[number] for seconds in times[threads]] for threads in ("2", "1"))
+        ratios = [b / a for a, b in zip(process, ranks, strict=True)]
+        print(f"| {task} | {statistics.median(process):.2f} | {statistics.median(ranks):.2f} | "
               f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |")
 
 

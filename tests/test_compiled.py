@@ -20,8 +20,8 @@ def test_a_compiled_network_has_the_loss_and_the_gradient_of_the_plain_one_and_i
     for _ in range(3):                  # new networks of one architecture
         net = get_network("ConvNetD1W32", 3, 2, (8, 8)).requires_grad_(False)
         expected = embedding_loss(net, real, syn, syn_labels, targets)
-        found = embedding_loss(CompiledNetwork(net), real, syn, syn_labels, targets)
-        for a, b in zip(found, expected, strict=True):
+        actual = embedding_loss(CompiledNetwork(net), real, syn, syn_labels, targets)
+        for a, b in zip(actual, expected, strict=True):
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[0] > 0 and graphs == [graphs[0]] * 3

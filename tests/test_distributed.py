@@ -89,10 +89,10 @@ def losses_and_gradients(num_classes):
 @pytest.mark.parametrize("num_classes", [2, 5])         # fewer classes than ranks, or more
 def test_ranks_have_the_loss_and_the_pixel_gradient_of_one_process(size, num_classes, tmp_path):
     expected = losses_and_gradients(num_classes)
-    for found in on_ranks(size, lambda: losses_and_gradients(num_classes), tmp_path):
-        assert found.keys() == expected.keys()
+    for actual in on_ranks(size, lambda: losses_and_gradients(num_classes), tmp_path):
+        assert actual.keys() == expected.keys()
         for name, pair in expected.items():
-            for value, reference in zip(found[name], pair, strict=True):
+            for value, reference in zip(actual[name], pair, strict=True):
                 assert torch.allclose(value, reference, rtol=1e-12, atol=1e-12), name
 
 
@@ -180,9 +180,9 @@ def undisturbed(tmp_path_factory):
 
 def test_a_run_of_two_ranks_has_the_results_of_one_process(undisturbed, tmp_path):
     main_DM.main([*SMALL, "--save_path", str(tmp_path / "run")])
-    [[found, _]], [[expected, _]] = (torch.load(folder / "synthetic.pt")["data"]
+    [[actual, _]], [[expected, _]] = (torch.load(folder / "synthetic.pt")["data"]
                                      for folder in (undisturbed, tmp_path / "run"))
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -174,8 +174,8 @@ def sum_over_ranks(*tensors: Tensor, team: dist.ProcessGroup | None = None) -> S
     except RuntimeError as error:
         raise RankLost from error
     wait(work, flat.device)
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    summed = flat.split([tensor.numel() for tensor in tensors])
+    return [values.view(tensor.shape) for values, tensor in zip(summed, tensors, strict=True)]
 
 
 def from_rank_0(value=None):
@@ -244,12 +244,12 @@ def merge(items: dict) -> dict:
     """Return the items of all ranks. Raises RankLost."""
     if ranks is None:
         return items
-    parts = [None] * ranks.size
+    gathered = [None] * ranks.size
     try:
-        dist.all_gather_object(parts, items)
+        dist.all_gather_object(gathered, items)
     except RuntimeError as error:
         raise RankLost from error
-    return {key: value for part in parts for key, value in part.items()}
+    return {key: value for of_rank in gathered for key, value in of_rank.items()}
 
 
 @contextlib.contextmanager

@@ -78,12 +78,12 @@ def sum_slopes(slopes: Tensor, count: int, images: Tensor, segment_ids: Tensor, 
 
 
 def pull_back(net: nn.Module, images: Tensor, slopes: Tensor) -> Tensor:
-    """Return the gradient with respect to images, part by part, given that (B, D) with respect to their embeddings."""
-    parts = []
+    """Return the gradient with respect to images, in chunks, given that (B, D) with respect to their embeddings."""
+    gradients = []
     for rows in chunk_slices(len(images), max_graph_size(net, images[:1])):
-        part = images[rows].detach().requires_grad_()
-        parts += torch.autograd.grad(net.embed(part), part, slopes[rows])
-    return torch.cat(parts)
+        chunk = images[rows].detach().requires_grad_()
+        gradients += torch.autograd.grad(net.embed(chunk), chunk, slopes[rows])
+    return torch.cat(gradients)
 
 
 def target_embeddings(net: nn.Module, real, targets: Targets) -> Tensor:

@@ -136,24 +136,24 @@ def class_gradient(net: nn.Module, images: Tensor, label: int, weights: Tensor |
 
 
 def mean_gradient(net: nn.Module, images: Tensor, label: int) -> list[Tensor]:
-    """Return the class_gradient of many images, summed part by part; each tensor is the beginning of a new graph."""
-    parts = [images.detach()[rows] for rows in chunk_slices(len(images), max_graph_size(net, images[:1]))]
-    total = sum_gradients(class_gradient(net, part, label, part.new_full((len(part),), 1 / len(images)))
-                          for part in parts)
+    """Return the class_gradient of many images, summed chunk by chunk; each tensor is the beginning of a new graph."""
+    chunks = [images.detach()[rows] for rows in chunk_slices(len(images), max_graph_size(net, images[:1]))]
+    total = sum_gradients(class_gradient(net, chunk, label, chunk.new_full((len(chunk),), 1 / len(images)))
+                          for chunk in chunks)
     return [gradient.detach().requires_grad_() for gradient in total]
 
 
 def pull_back(net: nn.Module, images: Tensor, label: int, slopes: Sequence[Tensor | None]) -> Tensor:
-    """Return the gradient with respect to images, given that with respect to their mean_gradient, part by part.
+    """Return the gradient with respect to images, given that with respect to their mean_gradient, chunk by chunk.
 
-    The gradient of a mean is the mean of the images' gradients, so every part needs only its own graph.
+    The gradient of a mean is the mean of the images' gradients, so every chunk needs only its own graph.
     """
     gradients = []
     for rows in chunk_slices(len(images), max_graph_size(net, images[:1])):
-        part = images[rows].detach().requires_grad_()
-        own = class_gradient(net, part, label, part.new_full((len(part),), 1 / len(images)), create_graph=True)
+        chunk = images[rows].detach().requires_grad_()
+        own = class_gradient(net, chunk, label, chunk.new_full((len(chunk),), 1 / len(images)), create_graph=True)
         pairs = [(gradient, slope) for gradient, slope in zip(own, slopes, strict=True) if slope is not None]
-        gradients += torch.autograd.grad([gradient for gradient, _ in pairs], part, [slope for _, slope in pairs])
+        gradients += torch.autograd.grad([gradient for gradient, _ in pairs], chunk, [slope for _, slope in pairs])
     return torch.cat(gradients)
 
 

@@ -31,7 +31,7 @@ def own_targets(targets: Targets) -> Targets:
     if distributed.world_size() == 1:
         return targets
     classes = targets.classes.unique_consecutive()
-    own, member, members = place(len(classes))
+    own, member, members = team_position(len(classes))
     index = torch.isin(targets.classes, classes[own]).nonzero().flatten()
     position = torch.full((len(targets),), -1).index_copy(0, index, torch.arange(len(index)))
     sizes = torch.bincount(targets.segment_ids, minlength=len(targets))
@@ -44,11 +44,11 @@ def own_targets(targets: Targets) -> Targets:
                    weights=weights[pairs])
 
 
-def place(num_classes: int) -> tuple[Tensor, int, int]:
+def team_position(num_classes: int) -> tuple[Tensor, int, int]:
     """Return the positions of this rank's classes, its number in their team, and the size of the team (1: alone)."""
     rank, size = distributed.rank(), distributed.world_size()
-    if num_classes >= size:
-        return torch.arange(rank, num_classes, size), 0, 1
+    if num_classes == 0 or num_classes >= size:
+        return torch.arange(num_classes)[rank::size], 0, 1
     team = rank % num_classes
     return torch.tensor([team]), rank // num_classes, len(range(team, size, num_classes))
 
@@ -64,7 +64,7 @@ def sum_over_team(targets: Targets, gradients: list[Tensor]) -> list[Tensor]:
 
 def counts_once(targets: Targets) -> bool:
     """Return whether this rank's classes are its own, or it is the first of its team: others' results are the same."""
-    return place(len(targets.classes.unique_consecutive()))[1] == 0
+    return team_position(len(targets.classes.unique_consecutive()))[1] == 0
 
 
 def order_within_targets(targets: Targets) -> Tensor:

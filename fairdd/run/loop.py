@@ -205,17 +205,17 @@ def load_data(args: Flags) -> Dataset:
         return get_dataset(args.dataset, **options | {"unknown": unknown})
 
 
-def on_device(args: Flags, *parts: GroupedImages) -> list[GroupedImages]:
-    """Return parts of the data for the device of the flags; with their images on it, unless --device_data says no.
+def on_device(args: Flags, *splits: GroupedImages) -> list[GroupedImages]:
+    """Return splits of the data for the device of the flags; with their images on it, unless --device_data says no.
 
     auto: on it if all of them take at most half of its free memory. Raises UserError for yes if they do not fit at all.
     """
-    size, free = sum(part.images.numel() for part in parts), free_bytes(torch.device(args.device))
+    size, free = sum(images.images.numel() for images in splits), free_bytes(torch.device(args.device))
     if args.device_data == "yes" and size > free:
         raise UserError(f"--device_data yes: the images take {size / 2**30:.1f} GiB and {args.device} has "
                         f"{free / 2**30:.1f} GiB free; use auto or no")
     copy = args.device_data == "yes" or (args.device_data == "auto" and size <= free / 2)
-    return [part.to(args.device, copy) for part in parts]
+    return [images.to(args.device, copy) for images in splits]
 
 
 def check_finite(name: str, value: float, iteration: int) -> None:
