@@ -17,7 +17,6 @@ from fairdd.core.rng import numpy_generator, torch_generator
 from fairdd.evaluation.training import TrainConfig, sgd, train_batch, train_epochs
 from fairdd.flags import DSA as ALL_OPERATIONS
 from fairdd.flags import int_at_least, parse_flags, share
-from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.augment import augment, draw, draw_composed
 from fairdd.matching.gradient import CONVOLUTION_DISTANCES, GRADIENT_DISTANCES, frozen_batchnorm, gradient_loss
 from fairdd.matching.synset import MOMENTUM
@@ -54,7 +53,7 @@ def match(context, syn, net, real, rows=None):
     rows: (B,) of the expanded synthetic images to use, class by class (default: all).
     """
     args = context.args
-    targets = ALIGNMENTS[args.align](real.labels, real.groups)
+    targets = context.targets(real)
     syn_images, labels = syn.expanded(), syn.labels
     if rows is not None:
         syn_images, labels = syn_images[upload(syn_images.device, rows)[0]], labels[rows]

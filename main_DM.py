@@ -13,7 +13,6 @@ from fairdd.core.rng import torch_generator
 from fairdd.evaluation.training import TrainConfig, predict, sgd, train_epochs
 from fairdd.flags import DSA as ALL_OPERATIONS
 from fairdd.flags import int_at_least, parse_flags
-from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.augment import augment, draw
 from fairdd.matching.embedding import EMBEDDING_DISTANCES, embedding_loss, squared_l2
 from fairdd.matching.features import feature_loss
@@ -34,7 +33,7 @@ def update(context, syn, *key):
     net = context.compiled(warm_up(context, syn, *key).requires_grad_(False))
     draws = draw(args.dsa_strategy, num_classes, torch_generator(*key, "augment"))
     real = context.real_batch(draws, *key)
-    targets = ALIGNMENTS[args.align](real.labels, real.groups)
+    targets = context.targets(real)
     syn_images = augment(syn.expanded(), draws, syn.labels)
     losses, gradient = embedding_loss(net, real, syn_images, syn.labels, targets, METHOD.distances[args.dis_metric])
     syn.step(syn_images, gradient)
@@ -83,7 +82,7 @@ def match_features(context, syn, net, *key):
     args = context.args
     draws = draw(args.dsa_strategy, context.real.num_classes, torch_generator(*key, "augment"))
     real = context.real_batch(draws, *key)
-    targets = ALIGNMENTS[args.align](real.labels, real.groups)
+    targets = context.targets(real)
     syn_images = augment(syn.expanded(), draws, syn.labels)
     losses, gradient = feature_loss(net, real, syn_images, syn.labels, targets, real.labels)
     syn.step(syn_images, gradient)

@@ -174,6 +174,9 @@ def add_group_flags(add: Callable) -> None:
     add("--groups", type=group_source, default="labels", metavar="SOURCE",
         help="of the training images: labels, as the data set has them; kmeans:K, K clusters of every class; dbscan, "
              "clusters in each batch; or FILE.csv with the columns path (or index) and group; default: %(default)s")
+    add("--groups_of", choices=["combinations", "each"], default="combinations",
+        help="with several attributes in --protected_attr: match the groups of every combination of their values, or "
+             "those of each attribute, side by side; default: %(default)s")
     add("--group_features", choices=["pixels", "random", "trained"],
         help="what clusters and nearest centers are found in: pixels, or embeddings of a random --model or of one that "
              "is trained briefly on the real images; default: pixels")
@@ -291,6 +294,8 @@ def resolve_groups(args: Flags) -> None:
     if kind == "dbscan" and args.group_noise:
         raise UserError("--groups dbscan finds other groups in every batch, so --group_noise has no meaning")
     args.unknown_groups = args.unknown_groups or ("assign" if is_partial else None)
+    if args.groups_of == "each":
+        check_attributes(args)
     is_used = is_clustered or args.unknown_groups == "assign"
     if args.group_features and not is_used:
         raise UserError("--group_features is for clusters and nearest centers: give --groups kmeans:K or dbscan, or "
@@ -298,6 +303,16 @@ def resolve_groups(args: Flags) -> None:
     args.group_features = args.group_features or ("pixels" if is_used else None)
     if kind == "dbscan":
         check_batch_groups(args)
+
+
+def check_attributes(args: Flags) -> None:
+    """Raise UserError for --groups_of each where it would change nothing, or there are no attributes."""
+    if "," not in (args.protected_attr or ""):
+        raise UserError("--groups_of each needs several attributes, such as --protected_attr Male,Young")
+    if args.groups != "labels":
+        raise UserError(f"--groups_of each needs the attributes' labels, and --groups {args.groups} replaces them")
+    if args.align == "vanilla":
+        raise UserError("--groups_of each is for --FairDD or --align barycenter: vanilla matching knows no groups")
 
 
 def check_batch_groups(args: Flags) -> None:

@@ -13,6 +13,7 @@ from fairdd.matching.alignment import (
     class_mean_targets,
     per_group_targets,
     segment_sum,
+    targets_of_each,
 )
 
 
@@ -81,3 +82,35 @@ def test_an_alignment_is_added_in_five_lines(method, monkeypatch):
     monkeypatch.setitem(ALIGNMENTS, "root_count", root_count_targets)
     plain = [(label, float((weights > 0).sum()) ** 0.5, weights) for label, _, weights in plain_targets("fairdd")]
     assert_is_formula(method, ALIGNMENTS["root_count"](LABELS, GROUPS), plain)
+
+
+FIRST, SECOND = GROUPS, (torch.arange(12) + LABELS) % 2         # two attributes, of three values and of two
+
+
+@pytest.mark.parametrize("align", ["fairdd", "barycenter"])
+def test_attributes_side_by_side_have_the_targets_of_each(align):
+    targets = targets_of_each(ALIGNMENTS[align], LABELS, FIRST * 2 + SECOND, [3, 2])
+    assert targets.classes.tolist() == sorted(targets.classes.tolist())
+    values, expected = torch.randn(12, 5).double(), []
+    for groups in (FIRST, SECOND):
+        of_attribute = ALIGNMENTS[align](LABELS, groups)
+        expected += zip(of_attribute.classes.tolist(), segment_sum(values, of_attribute).tolist(), strict=True)
+    actual = zip(targets.classes.tolist(), segment_sum(values, targets).tolist(), strict=True)
+    for (label, mean), (expected_label, expected_mean) in zip(sorted(actual), sorted(expected), strict=True):
+        assert label == expected_label and mean == pytest.approx(expected_mean)
+
+
+@every_method
+def test_losses_of_attributes_side_by_side_are_the_formula(method):
+    targets, plain = targets_of_each(per_group_targets, LABELS, FIRST * 2 + SECOND, [3, 2]), []
+    for label in range(3):
+        for groups in (FIRST, SECOND):
+            masks = [(label == LABELS) & (groups == group) for group in groups[label == LABELS].unique()]
+            plain += [(label, 1.0, mask / mask.sum().double()) for mask in masks]
+    assert_is_formula(method, targets, plain)
+
+
+def test_an_image_of_unknown_group_is_in_no_attributes_target():
+    groups = (FIRST * 2 + SECOND).where(torch.arange(12) != 4, -1)
+    targets = targets_of_each(per_group_targets, LABELS, groups, [3, 2])
+    assert 4 not in targets.images and (torch.bincount(targets.images)[torch.arange(12) != 4] == 2).all()

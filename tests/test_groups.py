@@ -9,9 +9,12 @@ import torch
 from refusal import refusal
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score
+from test_datasets_folder import HEADER, make_rows, write_images
+from test_datasets_folder import write_csv as write_table
 
 import main_DC
 import main_DM
+from fairdd.core.errors import UserError
 from fairdd.core.rng import key_to_seed
 from fairdd.datasets.base import UNKNOWN, GroupedImages
 from fairdd.evaluation.training import predict
@@ -365,3 +368,30 @@ def test_a_run_is_not_continued_with_another_group_file(tmp_path, capsys):
     main_DM.main(arguments)
     write_csv(tmp_path / "groups.csv", "index,group", [(k, k % 2) for k in range(2000)])
     assert "have changed: the file of --groups" in refusal(capsys, main_DM.main, arguments).replace("\n", "")
+
+
+def test_a_step_matches_the_groups_of_each_attribute(tmp_path):
+    write_images(tmp_path, make_rows())
+    write_table(tmp_path, [HEADER, *make_rows()])
+    argv = [*SMALL, "--dataset", "Folder", "--data_path", str(tmp_path), "--target_attr", "age:20,40", "--FairDD",
+            "--protected_attr", "gender,race", "--groups_of", "each", "--save_path", str(tmp_path / "run")]
+    method, args = main_DM.parse(argv)
+    data = load_data(args)
+    context = Context(None, args, method, data.train, data.test, get_network, [])
+    real = context.real_batch(None, 0, "experiment", 0, 0)
+    targets = context.targets(real)
+    genders, races = real.groups // 2, real.groups % 2
+    for label in range(3):
+        present = {("gender", gender) for gender in genders[real.labels == label].tolist()} \
+            | {("race", race) for race in races[real.labels == label].tolist()}
+        assert (targets.classes == label).sum() == len(present)
+    main_DM.main(argv)
+    results = read_json(tmp_path / "run" / "results.json")
+    assert {"DEO_M", "DEO_M[gender]", "DEO_M[race]"} <= results.keys()
+
+
+@pytest.mark.parametrize("line", ["--FairDD", "--FairDD --protected_attr gender", "--protected_attr gender,race",
+                                  "--FairDD --protected_attr gender,race --groups kmeans:2"])
+def test_each_attribute_is_refused_where_it_means_nothing(line):
+    with pytest.raises(UserError, match="--groups_of each"):
+        main_DM.parse([*SMALL, *line.split(), "--dataset", "UTKface", "--groups_of", "each"])

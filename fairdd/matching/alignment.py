@@ -4,7 +4,9 @@ A target is a weighted sum of the embeddings (or gradients) of real images. Vani
 the mean over its batch; FairDD gives it one target per group. A new alignment is one function that returns Targets.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -59,6 +61,23 @@ def barycenter_targets(labels: Tensor, groups: Tensor) -> Targets:
 
 
 ALIGNMENTS = {"vanilla": class_mean_targets, "fairdd": per_group_targets, "barycenter": barycenter_targets}
+
+
+def targets_of_each(align: Callable, labels: Tensor, groups: Tensor, sizes: Sequence[int]) -> Targets:
+    """Return the targets of several attributes side by side: an image belongs to one group of each. (B,), (B,)
+
+    groups: combinations of the attributes' values, those of the last attribute varying fastest, or negative if unknown;
+    sizes: the number of values of each attribute.
+    """
+    columns = torch.unravel_index(groups.clamp(min=0), tuple(sizes))
+    by_attribute = [align(labels, values.where(groups >= 0, -1)) for values in columns]
+    starts = accumulate((len(targets) for targets in by_attribute), initial=0)
+    segment_ids = torch.cat([targets.segment_ids + start for targets, start in zip(by_attribute, starts, strict=False)])
+    classes = torch.cat([targets.classes for targets in by_attribute])
+    order = classes.argsort(stable=True)
+    return Targets(classes[order], torch.cat([targets.coefficients for targets in by_attribute])[order],
+                   torch.cat([targets.images for targets in by_attribute]), order.argsort()[segment_ids],
+                   torch.cat([targets.weights for targets in by_attribute]))
 
 
 def disjoint_targets(classes: Tensor, segment_ids: Tensor, weights: Tensor) -> Targets:

@@ -16,6 +16,7 @@ from fairdd.datasets import DATASETS
 from fairdd.datasets.base import GroupedImages
 from fairdd.evaluation.training import TrainConfig
 from fairdd.flags import Flags
+from fairdd.matching.alignment import ALIGNMENTS, Targets, targets_of_each
 from fairdd.matching.augment import Draws, augment
 from fairdd.matching.clustering import representatives
 from fairdd.matching.embedding import embeddings
@@ -88,6 +89,13 @@ class Context:
     def real_batch(self, draws: Draws | None, *key) -> "RealBatch":
         """Return batch_real images of every class (all, if it has fewer), drawn from the key."""
         return RealBatch(self.real, self.ahead(self.sampler.rows, *key), draws)
+
+    def targets(self, real: "RealBatch") -> Targets:
+        """Return what the synthetic images of every class are matched to, given the real images of a step."""
+        align = ALIGNMENTS[self.args.align]
+        if self.args.groups_of == "each":
+            return targets_of_each(align, real.labels, real.groups, [len(names) for _, names in self.real.attributes])
+        return align(real.labels, real.groups)
 
     def representatives(self, *key, label: int, count: int, net: nn.Module | None = None) -> Tensor:
         """Return count rows of a class that represent it, by k-means on embeddings of net (default: a new network).
