@@ -195,6 +195,16 @@ def add_evaluation_flags(add: Callable, eval_modes: Sequence[str]) -> None:
              "batch norms (B), widths (W), depths (D), activations (A), poolings (P), normalizations (N); default: S")
     add("--eval_every", type=int_at_least(0), default=0,
         help="iterations between evaluations; 0, the default: only the last")
+    add("--select", choices=["last", "val"], default="last",
+        help="result: the last set, or of the sets evaluated every --eval_every iterations the best one on validation "
+             "images, so that only this one is tested; default: %(default)s")
+    add("--select_by", choices=["accuracy", "worst_cell", "DEO_A"],
+        help="validation figure: accuracy, accuracy of the worst (class, group), or DEO_A; default: accuracy")
+    add("--min_accuracy", type=percentage, metavar="PERCENT",
+        help="validation accuracy that a set needs before DEO_A counts; default: 0")
+    add("--val_share", type=held_out_share, metavar="P",
+        help="share of the training images of every (class, group) that is held out, if the data set has no validation "
+             "images; default: 0.1")
     add_network_flags(add)
 
 
@@ -276,11 +286,28 @@ def resolve(args: Flags, method: Method) -> Flags:
         if getattr(args, name, None) is None:
             setattr(args, name, default_for(defaults, name, args))
     resolve_groups(args)
+    resolve_selection(args)
     args.eval_overrides = {name: {key: value for key, value in fields.items() if key != "epochs" or not is_epoch_given}
                            for name, fields in args.eval_overrides.items()}
     method.check_distance(args.dis_metric)
     args.device = resolve_device(args.device)
     return args
+
+
+def resolve_selection(args: Flags) -> None:
+    """Fill in the flags of selection and refuse contradictions. Raises UserError."""
+    given = [f"--{name}" for name in ("select_by", "min_accuracy", "val_share") if getattr(args, name) is not None]
+    if given and args.select != "val":
+        raise UserError(f"{', '.join(given)} is for --select val")
+    if args.select == "val" and not args.eval_every:
+        raise UserError("--select val chooses among the evaluations of a run: give --eval_every")
+    args.select_by = args.select_by or ("accuracy" if args.select == "val" else None)
+    if args.min_accuracy is not None and args.select_by != "DEO_A":
+        raise UserError("--min_accuracy is for --select_by DEO_A")
+    if args.select == "val":
+        args.val_share = 0.1 if args.val_share is None else args.val_share
+    if args.select_by == "DEO_A":
+        args.min_accuracy = args.min_accuracy or 0.0
 
 
 def resolve_groups(args: Flags) -> None:
@@ -404,6 +431,16 @@ def share(text: str) -> float:
 def noise_share(text: str) -> float:
     """Argparse type: a number from 0 to below 1."""
     return parse_number(float, text, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+
+
+def percentage(text: str) -> float:
+    """Argparse type: a number from 0 to 100."""
+    return parse_number(float, text, "a number from 0 to 100", lambda value: 0 <= value <= 100)
+
+
+def held_out_share(text: str) -> float:
+    """Argparse type: a number above 0, below 1."""
+    return parse_number(float, text, "a number above 0 and below 1", lambda value: 0 < value < 1)
 
 
 def known_share(text: str) -> float:

@@ -25,7 +25,7 @@ ALIGNMENT_FLAGS = {"align", "FairDD", "cluster", "train_net"}     # the last two
 DATA_OPTIONS = {field.name: field.default for field in fields(DatasetRequest)}
 NOT_IN_LABELS = IGNORED_WHEN_POOLING | ALIGNMENT_FLAGS | {"trained_on", "images"}
 USUAL = {**DATA_OPTIONS, "init": "real", "factor": 1, "dis_metric": "ours", "warmup_epochs": 0, "groups": "labels",
-         "group_noise": 0, "known_groups": 1}           # not in names
+         "group_noise": 0, "known_groups": 1, "groups_of": "combinations", "select": "last"}        # not in names
 RESAMPLES, COVERAGE = 10_000, 95        # of the bootstrap; percent
 MIN_SETS = 5                            # pairs of synthetic sets that an interval needs; below, the range is given
 
@@ -187,6 +187,8 @@ def is_unusual(name: str, value) -> bool:
 def pooling_key(flags: dict, ignored: Iterable[str] = ()) -> dict:
     """Return the flags that runs of one group share; a flag that an older run does not have counts as not set."""
     ignored = IGNORED_WHEN_POOLING.union(ignored)
+    if flags.get("select") == "val":        # then the result depends on how often it was evaluated
+        ignored -= {"eval_every"}
     return {name: value for name, value in flags.items() if name not in ignored and is_unusual(name, value)}
 
 

@@ -23,6 +23,7 @@ from fairdd.matching.embedding import embeddings
 from fairdd.matching.sampling import RandomSampler, StratifiedSampler
 from fairdd.method import Method
 from fairdd.run.folder import RunFolder
+from fairdd.run.selection import Selected
 from fairdd.run.tensorboard import NullWriter
 
 DIGITS = {name for name in DATASETS if name.startswith(("Colored_MNIST", "Colored_Digits"))}    # IDC does not flip them
@@ -35,7 +36,8 @@ class Context:
     real, test: the data on the device; make_network(name, channels, classes, im_size); eval_pool: names of networks to
     test with; synsets: [images, labels] of each finished experiment; method_state: what the method keeps from one
     iteration to the next; losses: by iteration, those that were not logged yet; resume_state: where the current
-    experiment stands, as saved in a checkpoint; writer: of TensorBoard.
+    experiment stands, as saved in a checkpoint; writer: of TensorBoard. With --select val: val: the validation images;
+    selected: the best set of the current experiment so far; selections: what was selected in the finished ones.
     """
 
     run: RunFolder
@@ -50,6 +52,9 @@ class Context:
     losses: dict[int, Tensor] = field(default_factory=dict)
     resume_state: dict = field(default_factory=dict)
     writer: object = field(default_factory=NullWriter)
+    val: GroupedImages | None = None
+    selected: Selected | None = None
+    selections: list[dict] = field(default_factory=list)
 
     @functools.cached_property
     def sampler(self) -> RandomSampler | StratifiedSampler:

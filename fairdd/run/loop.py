@@ -8,7 +8,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import torch
 from tqdm import tqdm
@@ -24,13 +24,14 @@ from fairdd.evaluation.training import train_and_test
 from fairdd.flags import Flags
 from fairdd.groups import with_training_groups
 from fairdd.groups.file import file_digest
-from fairdd.matching.synset import SynSet, init_synthetic
+from fairdd.matching.synset import LabeledImages, SynSet, init_synthetic
 from fairdd.method import Method
 from fairdd.run import preflight
 from fairdd.run.context import Context, evaluation_config
 from fairdd.run.folder import PROJECTION, RunFolder, open_run, picture_name
 from fairdd.run.formatting import format_coverage, format_flags, format_metric, format_metrics, run_name
-from fairdd.run.results import project_images, run_results, to_saved_format
+from fairdd.run.results import expand, project_images, run_results, to_saved_format
+from fairdd.run.selection import VALIDATION, Selected, better, with_validation
 from fairdd.run.tensorboard import add_metrics, open_writer
 
 LOG_EVERY = 100         # iterations between losses in the log
@@ -69,7 +70,8 @@ def run_experiment(context: Context, experiment: int, syn: SynSet, first: int) -
     bar = tqdm(range(first, args.Iteration + 1), run_name(args.as_dict()), args.Iteration, initial=first, disable=None)
     for iteration in bar:
         context.resume_state = dict(experiment=experiment, iteration=iteration, **syn.state(),
-                                    method_state=copy.deepcopy(context.method_state))
+                                    method_state=copy.deepcopy(context.method_state),
+                                    selected=context.selected and asdict(context.selected))
         is_last = iteration == args.Iteration
         is_due = is_last or (args.eval_every and iteration % args.eval_every == 0)
         if is_due or iteration % args.save_every == 0 or time.monotonic() - saved_at > SAVE_SECONDS:
@@ -82,7 +84,9 @@ def run_experiment(context: Context, experiment: int, syn: SynSet, first: int) -
         context.losses[iteration] = context.method.update(context, syn, *key, iteration)
         if context.real.device.type == "cpu" or iteration % LOG_EVERY == 0:
             bar.set_postfix(loss=f"{log_losses(context):.4g}", refresh=False)
-    context.synsets.append(syn.to_list())
+    context.synsets.append(context.selected.synset if context.selected else syn.to_list())
+    if context.selected:
+        context.selections.append({"iteration": context.selected.iteration, args.select_by: context.selected.value})
 
 
 def log_losses(context: Context) -> float:
@@ -106,11 +110,12 @@ def resume_or_init(context: Context, experiment: int) -> tuple[SynSet, int]:
     syn, state = initial_synset(context, experiment), context.run.state
     distributed.copy_from_rank_0(syn.images)
     if state is None or state["experiment"] != experiment:
-        context.method_state = {}
+        context.method_state, context.selected = {}, None
         save_picture(context, syn, experiment, 0)
         return syn, 0
     syn.restore(state)
     context.method_state = state.get("method_state", {})
+    context.selected = Selected(**state["selected"]) if state.get("selected") else None
     context.run.log(f"resuming at iteration {state['iteration']} of experiment {experiment}")
     return syn, state["iteration"]
 
@@ -131,15 +136,35 @@ def save_checkpoint(context: Context) -> None:
     log_losses(context)
     if context.resume_state:
         context.writer.flush()
-        context.run.save_state(**context.resume_state, sets=context.synsets)
+        context.run.save_state(**context.resume_state, sets=context.synsets, selections=context.selections)
 
 
 def evaluate_and_save(context: Context, syn: SynSet, experiment: int, iteration: int) -> None:
-    """Test networks trained on the current set, then save exactly this set, its picture and its metrics."""
+    """Test networks trained on the current set, then save exactly this set, its picture and its metrics.
+
+    With --select val they predict validation images instead; the best set so far is saved, and tested at the end.
+    """
     check_finite("largest pixel", syn.images.abs().max().item(), iteration)
-    run_evaluation(context, syn.as_dataset(), experiment, iteration)
-    context.run.save_synthetic(to_saved_format(context, syn, iteration))
+    if context.val is None:
+        run_evaluation(context, syn.as_dataset(), experiment, iteration)
+    else:
+        select(context, syn, experiment, iteration)
+        if iteration == context.args.Iteration:
+            best = LabeledImages(*expand(*context.selected.synset, syn.factor))
+            run_evaluation(context, best.to(context.args.device), experiment, iteration)
+    synset = context.selected.synset if context.selected else syn.to_list()
+    context.run.save_synthetic(to_saved_format(context, synset, iteration))
     context.writer.add_image("synthetic", save_picture(context, syn, experiment, iteration), iteration)
+
+
+def select(context: Context, syn: SynSet, experiment: int, iteration: int) -> None:
+    """Evaluate the current set on validation images, and keep it if it is the best of this experiment so far."""
+    model = context.eval_pool[0]
+    metrics = evaluate_model(context, syn.as_dataset(), context.val, experiment, iteration, VALIDATION.format(model))
+    summary = summarize(metrics)
+    context.selected = better(context.selected, summary, context.args, iteration, syn.to_list())
+    context.run.log(f"iteration {iteration} | {VALIDATION.format(model)} x {len(metrics)} | {format_metrics(summary)}"
+                    f" | best so far: iteration {context.selected.iteration}")
 
 
 def save_picture(context: Context, syn: SynSet, experiment: int, iteration: int) -> torch.Tensor:
@@ -152,7 +177,7 @@ def run_evaluation(context: Context, data, experiment: int, iteration: int) -> N
     """Train networks of every model on data, test them, and log and save their metrics."""
     for model in context.eval_pool:
         eval_key = (experiment, iteration, model)
-        metrics = evaluate_model(context, data, *eval_key)
+        metrics = evaluate_model(context, data, context.test, *eval_key)
         context.run.add_evaluation(eval_key, metrics)
         summary = summarize(metrics)
         context.run.log(f"iteration {iteration} | {model} x {len(metrics)} | {format_metrics(summary)}"
@@ -162,16 +187,16 @@ def run_evaluation(context: Context, data, experiment: int, iteration: int) -> N
             context.run.log(f"each attribute alone | {' | '.join(per_attribute)}")
 
 
-def evaluate_model(context: Context, data, *eval_key) -> list[dict]:
+def evaluate_model(context: Context, data, test: GroupedImages, *eval_key) -> list[dict]:
     """Return the metrics of all networks of a model; those tested by an earlier process are read from the run.
 
     Under torchrun every rank trains its share of the networks.
-    eval_key: (experiment, iteration, model)
+    eval_key: (experiment, iteration, name), where the name begins with the model's
     """
-    args, model, done = context.args, eval_key[-1], context.run.network_metrics
+    args, model, done = context.args, eval_key[-1].partition(" ")[0], context.run.network_metrics
     keys = [(*eval_key, number) for number in range(args.num_eval)]
     missing = [key for key in keys if key not in done]
-    tested = train_and_test(lambda: context.compiled(context.build_network(model)), data, context.test,
+    tested = train_and_test(lambda: context.compiled(context.build_network(model)), data, test,
                             evaluation_config(args, model),
                             [(args.seed, "evaluation", *key) for key in distributed.share_of(missing)], model)
     for key, metrics in distributed.collect(missing, tested):
@@ -187,9 +212,10 @@ def prepare(run: RunFolder, args: Flags, method: Method, data: Dataset, make_net
     keep_freed_memory()
     run.log(format_flags(args.as_dict()), show=False)
     run.log("flags: " + format_flags({name: getattr(args, name) for name in args.non_default}), show=not args.quiet)
-    real, test = on_device(args, data.train, data.test)
-    synsets = run.state["sets"] if run.state else []
-    context = Context(run, args, method, real, test, make_network, eval_pool, synsets)
+    real, test, *val = on_device(args, data.train, data.test, *([data.val] if args.select == "val" else []))
+    state = run.state or {"sets": []}
+    context = Context(run, args, method, real, test, make_network, eval_pool, state["sets"],
+                      val=val[0] if val else None, selections=state.get("selections", []))
     matched = with_training_groups(replace(data, train=real), args, context.init_network)
     context.real = matched.train
     preflight.check(context, matched)
@@ -202,7 +228,8 @@ def load_data(args: Flags) -> Dataset:
     options = {field.name: getattr(args, field.name) for field in fields(DatasetRequest) if hasattr(args, field.name)}
     unknown = () if args.unknown is None else tuple(args.unknown.split(","))
     with distributed.first_on_machine("data"):          # it decodes the images; the others map its cache
-        return get_dataset(args.dataset, **options | {"unknown": unknown})
+        data = get_dataset(args.dataset, **options | {"unknown": unknown})
+    return with_validation(data, args.val_share, args.data_seed) if getattr(args, "select", "") == "val" else data
 
 
 def on_device(args: Flags, *splits: GroupedImages) -> list[GroupedImages]:

@@ -11,7 +11,7 @@ from fairdd.matching.synset import SynSet, expand_grid
 from fairdd.run.context import Context
 
 
-def to_saved_format(context: Context, syn: SynSet, iteration: int) -> dict:
+def to_saved_format(context: Context, synset: list[Tensor], iteration: int) -> dict:
     """Return the synthetic sets as DC and DM save them: data is a list of [images, labels].
 
     The images are as stored; synset.expand_grid(images, factor) makes those that networks are trained on. iterations:
@@ -20,7 +20,7 @@ def to_saved_format(context: Context, syn: SynSet, iteration: int) -> dict:
     real, num_iterations = context.real, context.args.Iteration
     iterations = [[num_iterations, num_iterations] for _ in context.synsets] + [[iteration, num_iterations]]
     return {
-        "data": [*context.synsets, syn.to_list()], "factor": syn.factor,
+        "data": [*context.synsets, synset], "factor": context.args.factor,
         "mean": list(real.mean), "std": list(real.std),
         "class_names": list(real.class_names), "group_names": list(context.test.group_names),
         "iterations": iterations,
@@ -39,7 +39,8 @@ def run_results(context: Context) -> dict:
     names = {"class_names": list(context.real.class_names), "group_names": list(context.test.group_names)}
     covered, cells = covered_cells(by_model[first]["table"])
     coverage = {"cells_covered": covered, "cells": cells}       # (group, class) cells with test images
-    return by_model[first] | coverage | {"model": first, "by_model": by_model} | names
+    selected = {"selected": context.selections} if context.selections else {}       # by experiment
+    return by_model[first] | coverage | selected | {"model": first, "by_model": by_model} | names
 
 
 def project_images(context: Context, real: GroupedImages, syn: SynSet) -> dict:
