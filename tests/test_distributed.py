@@ -22,7 +22,7 @@ from fairdd.matching.embedding import EMBEDDING_DISTANCES, embedding_loss
 from fairdd.matching.features import feature_loss
 from fairdd.matching.gradient import CONVOLUTION_DISTANCES, GRADIENT_DISTANCES, gradient_loss
 from fairdd.matching.gradient_at_once import gradient_loss_at_once
-from fairdd.matching.shares import own_targets, sum_over_team
+from fairdd.matching.shares import own_rows, own_targets, sum_over_team
 from networks import get_network
 
 ROOT = Path(__file__).parent.parent
@@ -231,3 +231,14 @@ def test_an_error_of_rank_0_alone_ends_all_ranks(undisturbed):
     process = torchrun(undisturbed, "--seed", "1")         # the folder, which rank 0 reads, holds a run of another seed
     _, errors = finished(process)
     assert errors.count("use another --save_path") == 1 and "exitcode  : 2" in errors
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 26])
+def test_every_row_counts_on_one_rank(count, monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    counts = torch.zeros(count)
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        rows, counted = own_rows(count)
+        counts[rows] += counted
+    assert (counts == 1).all()
