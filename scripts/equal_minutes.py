@@ -144,8 +144,10 @@ def write_tables(args: argparse.Namespace, counts: dict[str, int]) -> None:
                  if folder.parent.parent.name == dataset and folder.name == "seed0"]
         shown = "\n".join(f"python {command}" for command in first).replace(args.data_path, "./data")
         (args.tables / f"equal_minutes_{dataset}.md").write_text(
-            f"# {dataset}: {args.minutes:g} minutes of distillation on one core\n\n"
-            f"Accuracy, DEO_M and DEO_A in percent: means over synthetic sets of 3 networks each (range over sets).\n\n"
+            f"# {dataset}: the same time for every row\n\n"
+            f"Minutes of distillation on one core, per synthetic set: {args.minutes:g}. "
+            f"Accuracy, DEO_M and DEO_A in percent:\n"
+            f"means over synthetic sets of 3 networks each (range over sets).\n\n"
             f"{table(args, dataset, counts)}\n\nThe command of each row's first seed:\n\n```bash\n{shown}\n```\n")
 
 

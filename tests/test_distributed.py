@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import main_DC
 import main_DM
 from fairdd.core import distributed
 from fairdd.matching.alignment import ALIGNMENTS
@@ -183,6 +184,24 @@ def test_a_run_of_two_ranks_has_the_results_of_one_process(undisturbed, tmp_path
     [[actual, _]], [[expected, _]] = (torch.load(folder / "synthetic.pt")["data"]
                                      for folder in (undisturbed, tmp_path / "run"))
     assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("line", [
+    "DM --warmup_epochs 1", "DC --outer_loop 2 --inner_loop 1", "IDC --pixel_steps 2 --n_data 10 --lr_img 0.001",
+    "DREAM --pixel_steps 2 --n_data 10 --cluster_every 1 --lr_img 0.001", "CAFE --max_steps 2 --max_epochs 2",
+    "DM --groups dbscan --batch_real 40", "DM --select val --num_exp 2"])
+def test_a_run_of_three_ranks_has_the_results_of_one_process(line, tmp_path):
+    method, *flags = line.split()
+    main = main_DM.main if method in ("DM", "CAFE") else main_DC.main
+    argv = [*SMALL, "--Iteration", "2", "--eval_every", "1", "--method", method, *flags, "--quiet"]
+    main([*argv, "--save_path", str(tmp_path / "alone")])
+    on_ranks(3, lambda: main([*argv, "--save_path", str(tmp_path / "shared")]), tmp_path)
+    sets, expected = (torch.load(tmp_path / name / "synthetic.pt")["data"] for name in ("shared", "alone"))
+    for (images, _), (of_one, _) in zip(sets, expected, strict=True):
+        assert torch.allclose(images, of_one, rtol=1e-3, atol=1e-3)
+    lines, of_one = ((tmp_path / name / "metrics_per_network.jsonl").read_text().count("\n")
+                     for name in ("shared", "alone"))
+    assert lines == of_one
 
 
 @pytest.mark.parametrize("victim", [0, 1])
