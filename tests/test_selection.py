@@ -22,14 +22,14 @@ def digits():
 
 
 def test_a_share_of_every_cell_is_held_out_and_never_matched():
-    whole = digits().train
+    train = digits().train
     data = with_validation(digits(), 0.2, 30)
-    assert torch.equal(data.train.counts() + data.val.counts(), whole.counts())
-    expected = (0.2 * whole.counts().double()).round().long().clamp(min=1).minimum(whole.counts() - 1)
+    assert torch.equal(data.train.counts() + data.val.counts(), train.counts())
+    expected = (0.2 * train.counts().double()).round().long().clamp(min=1).minimum(train.counts() - 1)
     assert torch.equal(data.val.counts(), expected)
-    images = {image.numpy().tobytes() for image in whole.images}
-    held_out, kept = ({image.numpy().tobytes() for image in part.images} for part in (data.val, data.train))
-    assert len(held_out & kept) <= len(whole) - len(images)         # equal only where two training images are
+    images = {image.numpy().tobytes() for image in train.images}
+    held_out, kept = ({image.numpy().tobytes() for image in split.images} for split in (data.val, data.train))
+    assert len(held_out & kept) <= len(train) - len(images)         # equal only where two training images are
     assert torch.equal(with_validation(digits(), 0.2, 30).val.images, data.val.images)
     assert not torch.equal(with_validation(digits(), 0.2, 31).val.images, data.val.images)
 
