@@ -74,7 +74,8 @@ def seconds_per_iteration(entry: str, flags: list[str]) -> float:
 def calibrate(args: argparse.Namespace) -> dict[str, int]:
     """Return the number of iterations of every "data set | method", read from iterations.json or measured into it.
 
-    They are measured with FairDD; without it an iteration takes as long (docs/performance.md).
+    They are measured with FairDD; without it an iteration takes as long or less (docs/performance.md), and vanilla rows
+    make as many.
     """
     path = args.out / "iterations.json"
     counts = json.loads(path.read_text()) if path.exists() else {}

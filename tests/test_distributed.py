@@ -17,7 +17,9 @@ import torch
 
 import main_DC
 import main_DM
+from fairdd import evaluate
 from fairdd.core import distributed
+from fairdd.core.errors import UserError, report_user_errors
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.embedding import EMBEDDING_DISTANCES, embedding_loss
 from fairdd.matching.features import feature_loss
@@ -38,24 +40,38 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def on_ranks(size, work, folder):
-    """Run work() on ranks of their own, forked so that they start at once; return what each of them returned."""
+def start_ranks(size, work):
+    """Start work() on ranks of their own, forked so that they start at once; return the processes."""
     port = free_port()
 
     def rank_process(rank):
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
                           MASTER_PORT=str(port))
-        with distributed.joined_ranks():
-            torch.save(work(), folder / f"{rank}.pt")
+        work()
 
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=rank_process, args=(rank,)) for rank in range(size)]
     for process in processes:
         process.start()
+    return processes
+
+
+def exit_statuses(processes):
     for process in processes:
         process.join(TIME_LIMIT)
         process.kill()
-    assert [process.exitcode for process in processes] == [0] * size
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def on_ranks(size, work, folder):
+    """Return what work() returns on each rank."""
+
+    def save():
+        with distributed.joined_ranks():
+            torch.save(work(), folder / f"{distributed.rank()}.pt")
+
+    assert exit_statuses(start_ranks(size, save)) == [0] * size
     return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
 
@@ -124,6 +140,47 @@ def test_results_reach_rank_0_in_the_order_of_their_keys(tmp_path):
             [None for _ in distributed.collect(keys, own)]
 
     assert on_ranks(2, collected, tmp_path)[0] == [(key, {"rank": key[1] % 2, "of": key[1]}) for key in keys]
+
+
+def test_synchronized_networks_have_the_weights_of_rank_0(tmp_path):
+    def weights():
+        torch.manual_seed(distributed.rank())
+        net = distributed.synchronize(get_network("ConvNetD1W32BN", 3, 2, (8, 8)))
+        return torch.cat([tensor.flatten().double() for tensor in net.state_dict().values()])
+
+    first, second = on_ranks(2, weights, tmp_path)
+    assert torch.equal(first, second)
+
+
+def test_the_first_rank_of_a_machine_goes_before_the_others(tmp_path):
+    def seen():
+        with distributed.first_on_machine("data"):
+            time.sleep(1 - distributed.rank())
+            existed = (tmp_path / "decoded").exists()
+            (tmp_path / "decoded").touch()
+        return existed
+
+    assert on_ranks(2, seen, tmp_path) == [False, True]
+
+
+def test_an_error_of_one_other_rank_ends_all_ranks_with_its_message_and_status(tmp_path, capfd):
+    @report_user_errors
+    def main():
+        if distributed.rank() == 1:
+            raise UserError("this machine lacks the data")
+        distributed.sum_over_ranks(torch.ones(1))           # waits for rank 1
+
+    assert exit_statuses(start_ranks(3, main)) == [2, 2, 2]
+    assert capfd.readouterr().err.count("error: this machine lacks the data\n") == 1
+
+
+def test_ranks_evaluate_a_saved_set_together(tmp_path):
+    main_DM.main([*SMALL, "--Iteration", "0", "--quiet", "--save_path", str(tmp_path / "run")])
+    evaluate.main([str(tmp_path / "run"), "--num_eval", "5", "--out", str(tmp_path / "alone")])
+    on_ranks(3, lambda: evaluate.main([str(tmp_path / "run"), "--num_eval", "5", "--out", str(tmp_path / "shared")]),
+             tmp_path)
+    shared, alone = ((tmp_path / name / "metrics_per_network.jsonl").read_bytes() for name in ("shared", "alone"))
+    assert shared == alone
 
 
 def test_without_torchrun_there_is_one_rank():

@@ -178,16 +178,16 @@ def test_additions_to_the_paper_are_off_by_default():
 
 
 @pytest.mark.parametrize("flag", ["--data_path", "--save_path", "--labels"])
-def test_a_tilde_after_an_equals_sign_is_the_home_folder(flag, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/user")
+def test_a_tilde_after_an_equals_sign_is_the_home_folder(flag, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     args = main_DM.parse([f"{flag}=~/some/path"])[1]
-    assert getattr(args, flag[2:]) == "/home/user/some/path"
+    assert getattr(args, flag[2:]) == f"{tmp_path}/some/path"
 
 
-def test_each_of_several_label_files_may_be_in_the_home_folder(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/user")
+def test_each_of_several_label_files_may_be_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     labels = dm("--labels=~/train.csv,other.csv,~/test.csv").labels
-    assert labels == "/home/user/train.csv,other.csv,/home/user/test.csv"
+    assert labels == f"{tmp_path}/train.csv,other.csv,{tmp_path}/test.csv"
 
 
 def test_non_default_flags_are_those_that_repeat_the_run():

@@ -13,8 +13,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,10 @@ from torch import Tensor, nn
 WATCH_SECONDS = 0.1             # between looks at the store
 SAVE_SECONDS = 20               # that rank 0 has to save and end all ranks, after another rank was signaled
 END_SECONDS = 5                 # that ranks wait for each other when one has failed
+POLL_SECONDS = 1e-4            # between looks at a collective call
 TIMEOUT = timedelta(days=1)     # of a collective call: a rank may be busy with a network, and dead ones are noticed
+
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")       # that torchrun sets
 
 
 class RankLost(Exception):
@@ -106,7 +110,8 @@ class Ranks:
 
     def finish(self) -> None:
         """Leave when all ranks have come here."""
-        dist.barrier()
+        with contextlib.suppress(RuntimeError):             # of one that ends now, nothing is missing
+            dist.barrier()
         self.finished.set()
         dist.destroy_process_group()
 
@@ -118,7 +123,8 @@ ranks: Ranks | None = None
 def joined_ranks() -> Iterator[None]:
     """Inside the block, this process is one of the ranks that torchrun started, if it started several."""
     global ranks
-    if ranks is not None or int(os.environ.get("WORLD_SIZE", 1)) < 2:
+    is_launched = all(name in os.environ for name in LAUNCHER_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+    if ranks is not None or not is_launched:
         yield
         return
     ranks = Ranks()
@@ -151,14 +157,22 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if ranks else 0
 
 
-def wait(work: dist.Work, device: torch.device) -> None:
-    """Wait for a collective call, on a CPU so that signals are handled meanwhile. Raises RankLost."""
+@contextlib.contextmanager
+def notice_lost_ranks() -> Iterator[None]:
+    """Raise RankLost for what torch raises inside the block when another process, or the store, is gone."""
     try:
-        while device.type == "cpu" and not work.is_completed():
-            time.sleep(1e-4)
-        work.wait()
+        yield
     except RuntimeError as error:
         raise RankLost from error
+
+
+def wait_for(start: Callable[[], dist.Work], device: torch.device) -> None:
+    """Start a collective call and wait for it, on a CPU so that signals are handled meanwhile. Raises RankLost."""
+    with notice_lost_ranks():
+        work = start()
+        while device.type == "cpu" and not work.is_completed():
+            time.sleep(POLL_SECONDS)
+        work.wait()
 
 
 def sum_over_ranks(*tensors: Tensor, team: dist.ProcessGroup | None = None) -> Sequence[Tensor]:
@@ -169,13 +183,9 @@ def sum_over_ranks(*tensors: Tensor, team: dist.ProcessGroup | None = None) -> S
     if ranks is None:
         return tensors
     flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-    try:
-        work = dist.all_reduce(flat, group=team, async_op=True)
-    except RuntimeError as error:
-        raise RankLost from error
-    wait(work, flat.device)
-    summed = flat.split([tensor.numel() for tensor in tensors])
-    return [values.view(tensor.shape) for values, tensor in zip(summed, tensors, strict=True)]
+    wait_for(lambda: dist.all_reduce(flat, group=team, async_op=True), flat.device)
+    sums = flat.split([tensor.numel() for tensor in tensors])
+    return [values.view(tensor.shape) for values, tensor in zip(sums, tensors, strict=True)]
 
 
 def from_rank_0(value=None):
@@ -183,10 +193,8 @@ def from_rank_0(value=None):
     if ranks is None:
         return value
     values = [value]
-    try:
+    with notice_lost_ranks():
         dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
-    except RuntimeError as error:
-        raise RankLost from error
     return values[0]
 
 
@@ -195,17 +203,12 @@ def copy_from_rank_0(*tensors: Tensor) -> None:
     if ranks is None:
         return
     for tensor in tensors:
-        try:
-            work = dist.broadcast(tensor.detach(), src=0, async_op=True)
-        except RuntimeError as error:
-            raise RankLost from error
-        wait(work, tensor.device)
+        wait_for(partial(dist.broadcast, tensor.detach(), src=0, async_op=True), tensor.device)
 
 
 def synchronize(net: nn.Module) -> nn.Module:
     """Give a network rank 0's weights and buffers, in place; return it. Raises RankLost."""
-    if ranks:
-        copy_from_rank_0(*net.parameters(), *net.buffers())
+    copy_from_rank_0(*net.parameters(), *net.buffers())
     return net
 
 
@@ -232,12 +235,10 @@ def collect(keys: Sequence[tuple], results: Iterable[dict]) -> Iterator[tuple[tu
 
 def receive(name: str) -> dict:
     """Return what another rank sends by this name; meanwhile signals are handled. Raises RankLost."""
-    try:
+    with notice_lost_ranks():
         while not ranks.store.check([name]):
             time.sleep(WATCH_SECONDS / 10)
         return json.loads(ranks.store.get(name))
-    except RuntimeError as error:
-        raise RankLost from error
 
 
 def merge(items: dict) -> dict:
@@ -245,10 +246,8 @@ def merge(items: dict) -> dict:
     if ranks is None:
         return items
     gathered = [None] * ranks.size
-    try:
+    with notice_lost_ranks():
         dist.all_gather_object(gathered, items)
-    except RuntimeError as error:
-        raise RankLost from error
     return {key: value for of_rank in gathered for key, value in of_rank.items()}
 
 

@@ -60,23 +60,24 @@ def report_user_errors(main: Callable) -> Callable:
         with distributed.joined_ranks():
             try:
                 return main(*args, **kwargs)
-            except UserError as error:
-                status, message = 2, f"error: {error}"
-            except OSError as error:
-                if error.filename is None:
+            except (Exception, Interrupted) as error:
+                status_and_message = describe_failure(error)
+                if status_and_message is None and distributed.world_size() == 1:
                     raise
-                status, message = 2, f"error: {error.filename}: {error.strerror}"
-            except Interrupted as interrupt:
-                status = 128 + interrupt.number
-                message = f"interrupted by {interrupt}; re-run the same command to resume"
-            except distributed.RankLost:
-                status = 1
-                message = ("error: another process of this run has ended, maybe for lack of memory; re-run the same "
-                           "command to resume")
-            except Exception:
-                if distributed.world_size() == 1:
-                    raise
-                status, message = 1, traceback.format_exc()
-            distributed.end(status, message)
+                distributed.end(*status_and_message or (1, traceback.format_exc()))
 
     return wrapped
+
+
+def describe_failure(error: BaseException) -> tuple[int, str] | None:
+    """Return the exit status and the message of an error that has one; None for a bug."""
+    if isinstance(error, UserError):
+        return 2, f"error: {error}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return 2, f"error: {error.filename}: {error.strerror}"
+    if isinstance(error, Interrupted):
+        return 128 + error.number, f"interrupted by {error}; re-run the same command to resume"
+    if isinstance(error, distributed.RankLost):
+        return 1, ("error: another process of this run has ended, maybe for lack of memory; re-run the same command to "
+                   "resume")
+    return None

@@ -60,12 +60,11 @@ def embedding_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, target
     labels = syn_labels.unique()
     own = [(syn_labels == label).nonzero().flatten() for label in distributed.share_of(labels)]
     losses, gradient = syn.new_zeros(len(labels)), torch.zeros_like(syn)
-    own_losses = distributed.share_of(losses)
-    start = 0
-    for rows, of_chunk, of_images in map_chunks(losses_and_gradient, own, net, syn[:1], merge=True):
-        own_losses[start : start + len(of_chunk)] = of_chunk
-        gradient.index_copy_(0, rows, of_images)
-        start += len(of_chunk)
+    chunks = list(map_chunks(losses_and_gradient, own, net, syn[:1], merge=True))
+    if chunks:                                          # a rank may have no class
+        rows, own_losses, own_gradients = map(torch.cat, zip(*chunks, strict=True))
+        distributed.share_of(losses).copy_(own_losses)
+        gradient.index_copy_(0, rows, own_gradients)
     return distributed.sum_over_ranks(losses, gradient)
 
 

@@ -42,10 +42,10 @@ def feature_loss(net: nn.Module, real, syn: Tensor, syn_labels: Tensor, targets:
     means = [mean.requires_grad_() for mean in class_features(net, syn, syn_labels)]
     classes = targets.classes.to(syn.device)
     losses = syn.new_zeros(len(means[0]))
-    own_alignment = 1 / distributed.world_size()        # the targets are everyone's
+    share = 1 / distributed.world_size()        # every rank has all targets, and counts a share of their distances
     for weight, target, mean in zip(level_weights(len(levels)), levels, means, strict=True):
         distances = targets.coefficients.to(syn) * (target - mean[classes]).square().sum(1)
-        losses = losses.index_add(0, classes, own_alignment * weight * distances)
+        losses = losses.index_add(0, classes, share * weight * distances)
     labels = real_labels[rows].to(syn.device)
     entropy = F.cross_entropy(embedding @ means[-1].T, labels, reduction="none")
     shares = DISCRIMINATION * counted * image_shares(targets, real_labels)[rows].to(syn)
@@ -80,17 +80,18 @@ def class_features(net: nn.Module, images: Tensor, labels: Tensor) -> list[Tenso
 
 def pull_back(net: nn.Module, images: Tensor, labels: Tensor, slopes: list[Tensor]) -> Tensor:
     """Return the gradient with respect to images, given the gradients (C, D) with respect to the class means."""
-    sizes, [own_images, counted] = torch.bincount(labels).to(images), own_rows(len(images))
+    sizes = torch.bincount(labels).to(images)
+    own, counted = own_rows(len(images))
 
     def gradient(rows: Tensor) -> Tensor:
         chunk = images.detach()[rows.to(images.device)].requires_grad_()
-        own = labels[rows].to(images.device)
+        of_rows = labels[rows].to(images.device)
         levels = layer_features(net, chunk)
-        outputs = [counted * slope[own] / sizes[own, None] for slope in slopes]
+        outputs = [counted * slope[of_rows] / sizes[of_rows, None] for slope in slopes]
         return torch.autograd.grad(levels, chunk, outputs)[0]
 
-    own = torch.cat(list(map_chunks(gradient, [own_images], net, images[:1])))
-    return distributed.sum_over_ranks(torch.zeros_like(images).index_copy_(0, own_images.to(images.device), own))[0]
+    gradients = torch.cat(list(map_chunks(gradient, [own], net, images[:1])))
+    return distributed.sum_over_ranks(torch.zeros_like(images).index_copy_(0, own.to(images.device), gradients))[0]
 
 
 def image_shares(targets: Targets, labels: Tensor) -> Tensor:

@@ -245,6 +245,8 @@ class ReadOnlyRun:
         self.results = to_jsonable(results)
 
     def __getattr__(self, name: str):
+        if not callable(getattr(RunFolder, name, None)):
+            raise AttributeError(name)
         return lambda *args, **kwargs: None
 
 

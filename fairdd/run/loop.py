@@ -160,11 +160,12 @@ def evaluate_and_save(context: Context, syn: SynSet, experiment: int, iteration:
 def select(context: Context, syn: SynSet, experiment: int, iteration: int) -> None:
     """Evaluate the current set on validation images, and keep it if it is the best of this experiment so far."""
     model = context.eval_pool[0]
-    metrics = evaluate_model(context, syn.as_dataset(), context.val, experiment, iteration, VALIDATION.format(model))
+    name = VALIDATION.format(model)
+    metrics = evaluate_model(context, syn.as_dataset(), context.val, model, experiment, iteration, name)
     summary = summarize(metrics)
     context.selected = better(context.selected, summary, context.args, iteration, syn.to_list())
-    context.run.log(f"iteration {iteration} | {VALIDATION.format(model)} x {len(metrics)} | {format_metrics(summary)}"
-                    f" | best so far: iteration {context.selected.iteration}")
+    context.run.log(f"iteration {iteration} | {name} x {len(metrics)} | {format_metrics(summary)} | "
+                    f"best so far: iteration {context.selected.iteration}")
 
 
 def save_picture(context: Context, syn: SynSet, experiment: int, iteration: int) -> torch.Tensor:
@@ -177,7 +178,7 @@ def run_evaluation(context: Context, data, experiment: int, iteration: int) -> N
     """Train networks of every model on data, test them, and log and save their metrics."""
     for model in context.eval_pool:
         eval_key = (experiment, iteration, model)
-        metrics = evaluate_model(context, data, context.test, *eval_key)
+        metrics = evaluate_model(context, data, context.test, model, *eval_key)
         context.run.add_evaluation(eval_key, metrics)
         summary = summarize(metrics)
         context.run.log(f"iteration {iteration} | {model} x {len(metrics)} | {format_metrics(summary)}"
@@ -187,13 +188,13 @@ def run_evaluation(context: Context, data, experiment: int, iteration: int) -> N
             context.run.log(f"each attribute alone | {' | '.join(per_attribute)}")
 
 
-def evaluate_model(context: Context, data, test: GroupedImages, *eval_key) -> list[dict]:
+def evaluate_model(context: Context, data, test: GroupedImages, model: str, *eval_key) -> list[dict]:
     """Return the metrics of all networks of a model; those tested by an earlier process are read from the run.
 
     Under torchrun every rank trains its share of the networks.
-    eval_key: (experiment, iteration, name), where the name begins with the model's
+    eval_key: (experiment, iteration, name of the model in the files of the run)
     """
-    args, model, done = context.args, eval_key[-1].partition(" ")[0], context.run.network_metrics
+    args, done = context.args, context.run.network_metrics
     keys = [(*eval_key, number) for number in range(args.num_eval)]
     missing = [key for key in keys if key not in done]
     tested = train_and_test(lambda: context.compiled(context.build_network(model)), data, test,

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from fairdd.core.rng import torch_generator
 from fairdd.datasets.base import Dataset, GroupedImages
 from fairdd.flags import Flags
 
+HIGHEST = {"accuracy": "accuracy", "worst_cell": "worst_cell_accuracy"}         # --select_by -> metric
 VALIDATION = "{} on validation images"         # how files call the evaluations of a network that select
 
 
@@ -67,10 +67,8 @@ def validation_figure(summary: dict, args: Flags) -> tuple[float, tuple[float, .
     DEO_A counts only from --min_accuracy on; below, the more accurate is better, and any that reaches it is better yet.
     """
     accuracy = summary["accuracy"]["mean"]
-    if args.select_by == "accuracy":
-        return accuracy, (accuracy,)
-    if args.select_by == "worst_cell":
-        worst = 100 * float(np.nanmin(np.array(summary["table"], float)))
-        return worst, (worst,)
+    if args.select_by != "DEO_A":
+        value = summary[HIGHEST[args.select_by]]["mean"]
+        return value, (value,)
     deo_a = summary["DEO_A"]["mean"]
     return deo_a, (1.0, -deo_a) if accuracy >= args.min_accuracy else (0.0, accuracy)
