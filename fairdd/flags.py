@@ -185,8 +185,9 @@ def add_group_flags(add: Callable) -> None:
     add("--known_groups", type=known_share, default=1.0, metavar="P",
         help="share of training images whose group is used; default: 1")
     add("--unknown_groups", choices=["assign", "omit"],
-        help="the others: assign them to the nearest center of a group in their class, or omit them from the groups' "
-             "targets; default: assign")
+        help="training images whose group is not known, by --known_groups or --unknown: assign them to the nearest "
+             "center of a group in their class, or omit them from the groups' targets; default: assign; without "
+             "--known_groups, rows with --unknown values are left out")
 
 
 def add_evaluation_flags(add: Callable, eval_modes: Sequence[str]) -> None:
@@ -243,7 +244,8 @@ def add_data_flags(add: Callable) -> None:
         help="for Folder: column of image paths; default: found by name or content")
     add("--unknown", metavar="VALUES",
         help="for Folder: comma-separated values that leave a row out if its class or group has one: unknown,-1, (the "
-             "last comma: empty cells too; race=4: in that column only)")
+             "last comma: empty cells too; race=4: in that column only); with --unknown_groups a row whose group alone "
+             "is unknown trains")
     add("--split_by", metavar="NAME",
         help="for Folder: column (patient, person, lesion) whose images all stay on one side of a drawn split")
     add("--follow_links", action="store_true", help="for Folder: allow links that leave the folder")
@@ -314,10 +316,12 @@ def resolve_groups(args: Flags) -> None:
     """Fill in the flags of training groups and refuse contradictions. Raises UserError."""
     is_partial, kind = args.known_groups < 1, args.groups.partition(":")[0]
     is_clustered = kind in ("kmeans", "dbscan")
-    if args.unknown_groups and not is_partial:
-        raise UserError("--unknown_groups says what happens to groups that are not known; give --known_groups below 1")
-    if is_clustered and is_partial:
-        raise UserError(f"--groups {args.groups} finds the group of every image, so --known_groups has no meaning")
+    if args.unknown_groups and not is_partial and args.unknown is None:
+        raise UserError("--unknown_groups says what happens to groups that are not known; give --known_groups below 1, "
+                        "or --unknown")
+    if is_clustered and (is_partial or args.unknown_groups):
+        raise UserError(f"--groups {args.groups} finds the group of every image, so --known_groups has no meaning, nor "
+                        "has --unknown_groups")
     if kind == "dbscan" and args.group_noise:
         raise UserError("--groups dbscan finds other groups in every batch, so --group_noise has no meaning")
     args.unknown_groups = args.unknown_groups or ("assign" if is_partial else None)
@@ -326,7 +330,7 @@ def resolve_groups(args: Flags) -> None:
     is_used = is_clustered or args.unknown_groups == "assign"
     if args.group_features and not is_used:
         raise UserError("--group_features is for clusters and nearest centers: give --groups kmeans:K or dbscan, or "
-                        "--known_groups with --unknown_groups assign")
+                        "--unknown_groups assign")
     args.group_features = args.group_features or ("pixels" if is_used else None)
     if kind == "dbscan":
         check_batch_groups(args)

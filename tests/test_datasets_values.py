@@ -5,6 +5,7 @@ from test_datasets_folder import labels_by_index, load, write_csv
 from test_image_cache import write_image
 
 from fairdd.core.errors import UserError
+from fairdd.datasets.base import UNKNOWN
 
 
 @pytest.fixture
@@ -101,3 +102,68 @@ def test_a_row_is_left_out_for_an_unknown_class_too(save):
     assert groups(root, unknown=("?",))[0] == {k: "xy"[k % 2] for k in range(24) if k != 3}
     with pytest.raises(UserError, match=r"every row has an unknown value \(class b 12, class a 11, class \? 1\)"):
         groups(root, unknown=("?", "a", "b"))
+
+
+# rows of unknown group that train
+
+def labels_and_rows(images):
+    """Return {index: (class name, group name or None)} of the images."""
+    indices = (images.images[:, 0, 0, 0] / 4).long().tolist()
+    groups = [images.group_names[group] if group != UNKNOWN else None for group in images.groups.tolist()]
+    classes = [images.class_names[label] for label in images.labels.tolist()]
+    return dict(zip(indices, zip(classes, groups, strict=True), strict=True))
+
+
+def test_rows_of_unknown_group_train_without_it_and_never_test(save):
+    root = save(["1", "2", "-1", "", "1", "2"] * 4)
+    data = load(root, protected_attr="value", unknown=("-1", ""), train_unknown_groups=True)
+    train, test = labels_and_rows(data.train), labels_and_rows(data.test)
+    expected = {k: ("ab"[k // 12], ("1", "2", None, None, "1", "2")[k % 6]) for k in range(24)}
+    assert train | test == expected and not train.keys() & test.keys()
+    assert {k for k in range(24) if k % 6 in (2, 3)} <= train.keys() and data.train.group_names == ("1", "2")
+    assert "8 rows have an unknown group" in data.notes[0] and dict(data.split)["02.png"] == "train"
+    without = load(root, protected_attr="value", unknown=("-1", ""))
+    assert labels_and_rows(without.test) == test        # the test does not depend on them
+
+
+def test_a_row_of_unknown_class_is_left_out_whatever_its_group(save):
+    root = save(["1", "2", "9", "2"] * 6)
+    path = root / "labels.csv"
+    lines = path.read_text().splitlines()
+    lines[1], lines[3] = lines[1].replace(",a,", ",?,"), lines[3].replace(",a,", ",?,")
+    path.write_text("\n".join(lines))
+    data = load(root, protected_attr="value", unknown=("9", "?"), train_unknown_groups=True)
+    rows = labels_and_rows(data.train) | labels_and_rows(data.test)
+    assert rows.keys() == set(range(24)) - {0, 2} and rows[6] == ("a", None)
+
+
+def test_with_a_given_split_only_training_rows_may_have_no_group(save):
+    root = save(["1", "2", "9", "1", "2", "9"] * 4)
+    path = root / "labels.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0] + ",split",
+                               *(f"{line},{'train' if k % 2 else 'test'}" for k, line in enumerate(lines[1:]))]))
+    data = load(root, protected_attr="value", unknown=("9",), train_unknown_groups=True)
+    assert {k for k, (_, group) in labels_and_rows(data.train).items() if group is None} == {5, 11, 17, 23}
+    assert labels_and_rows(data.test).keys() == {k for k in range(0, 24, 2) if k % 3 != 2}
+    assert "4 rows left out as unknown (value 9 4)" in data.notes[0]
+
+
+def test_images_of_unknown_group_of_a_tested_person_do_not_train(save):
+    root = save(["1", "2", "9"] * 8)
+    path = root / "labels.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0] + ",person", *(f"{line},{k // 3}" for k, line in enumerate(lines[1:]))]))
+    data = load(root, protected_attr="value", unknown=("9",), train_unknown_groups=True, split_by="person")
+    train, test = labels_and_rows(data.train), labels_and_rows(data.test)
+    assert not {k // 3 for k in train} & {k // 3 for k in test} and any(group is None for _, group in train.values())
+    left_out = {k for k in range(2, 24, 3) if k // 3 in {tested // 3 for tested in test}}
+    assert train.keys() | test.keys() == set(range(24)) - left_out
+
+
+def test_blanks_are_unknown_groups_only_if_named(save):
+    root = save(["1", "2", "9", ""] * 6)
+    data = load(root, protected_attr="value", unknown=("9",), train_unknown_groups=True)
+    assert data.train.group_names == ("1", "2", "(blank)")
+    with pytest.raises(UserError, match="6 images have no value"):
+        load(root, protected_attr="value", train_unknown_groups=True)

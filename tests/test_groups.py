@@ -14,6 +14,7 @@ from test_datasets_folder import write_csv as write_table
 
 import main_DC
 import main_DM
+from fairdd import evaluate
 from fairdd.core.errors import UserError
 from fairdd.core.rng import key_to_seed
 from fairdd.datasets.base import UNKNOWN, GroupedImages
@@ -24,6 +25,7 @@ from fairdd.matching.embedding import embedding_loss
 from fairdd.matching.features import feature_loss
 from fairdd.matching.gradient import gradient_loss
 from fairdd.report.comparison import pooling_key
+from fairdd.report.load_runs import read_run
 from fairdd.run.context import Context, RealBatch
 from fairdd.run.folder import read_json
 from fairdd.run.loop import load_data
@@ -395,3 +397,50 @@ def test_a_step_matches_the_groups_of_each_attribute(tmp_path):
 def test_each_attribute_is_refused_where_it_means_nothing(line):
     with pytest.raises(UserError, match="--groups_of each"):
         main_DM.parse([*SMALL, *line.split(), "--dataset", "UTKface", "--groups_of", "each"])
+
+
+# groups that a user's table does not know
+
+@pytest.fixture
+def partly_labeled(tmp_path):
+    """Return the flags of a folder of 60 images in which a third of the races are unknown."""
+    rows = make_rows()
+    write_images(tmp_path, rows)
+    write_table(tmp_path, [HEADER, *([*row[:3], "?" if k % 3 == 0 else row[3]] for k, row in enumerate(rows))])
+    return ["--dataset", "Folder", "--data_path", str(tmp_path), "--target_attr", "age:20,40", "--protected_attr",
+            "race", "--unknown", "?", *SMALL]
+
+
+def test_unknown_groups_of_a_table_are_omitted_or_assigned(partly_labeled):
+    def groups_of(*flags):
+        method, args = main_DM.parse([*partly_labeled, *flags])
+        data = load_data(args)
+        context = Context(None, args, method, data.train, data.test, get_network, [])
+        return data, with_training_groups(data, args, context.init_network).train.groups
+
+    data, omitted = groups_of("--unknown_groups", "omit")
+    assert omitted.equal(data.train.groups) and 0 < (omitted == UNKNOWN).sum() <= 20
+    data, assigned = groups_of("--unknown_groups", "assign")
+    known = data.train.groups != UNKNOWN
+    assert assigned.equal(partial.assign_to_nearest_center(
+        data.train, lambda rows: data.train.images[rows].flatten(1).numpy() / np.float32(255)))
+    assert assigned[known].equal(data.train.groups[known]) and (assigned != UNKNOWN).all()
+    data, omitted = groups_of("--unknown_groups", "omit", "--group_noise", "0.5")
+    known = data.train.groups != UNKNOWN
+    assert (omitted != data.train.groups).sum() == round(0.5 * int(known.sum())) and omitted[~known].eq(UNKNOWN).all()
+    data, _ = groups_of()
+    assert (data.train.groups != UNKNOWN).all()         # by default such rows are left out
+
+
+def test_a_run_on_a_partly_labeled_folder_is_evaluated_again_on_the_same_data(partly_labeled, tmp_path):
+    folder = tmp_path / "run"
+    main_DM.main([*partly_labeled, "--FairDD", "--unknown_groups", "omit", "--save_path", str(folder)])
+    evaluate.main([str(folder), "--save_path", str(tmp_path / "again")])
+    first, again = (read_json(path / "dataset.json") for path in (folder, tmp_path / "again"))
+    assert first["digest"] == again["digest"] and first["train"] == again["train"]
+    assert "unknown_groups" not in read_run(tmp_path / "again").command()
+
+
+def test_unknown_groups_need_a_reason(capsys):
+    message = refusal(capsys, main_DM.main, [*SMALL, "--unknown_groups", "omit"])
+    assert "give --known_groups below 1, or --unknown" in message

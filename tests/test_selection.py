@@ -3,15 +3,17 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from refusal import refusal
 from test_resume import final_files, launch, run_to_end, wait_for
 
 import main_DM
+from fairdd.evaluation.metrics import fairness_metrics
 from fairdd.report.comparison import pooling_key
 from fairdd.run.loop import load_data
-from fairdd.run.selection import better, with_validation
+from fairdd.run.selection import better, with_cell_accuracy, with_validation
 
 RUN = ["--model", "ConvNetD1W32", "--im_size", "8", "--num_eval", "2", "--epoch_eval_train", "2", "--ipc", "1",
        "--batch_real", "10", "--Iteration", "4", "--eval_every", "2", "--FairDD", "--quiet", "--select", "val"]
@@ -48,6 +50,13 @@ def test_the_best_evaluation_is_selected(select_by, expected):
     assert best.iteration == expected
 
 
+def test_validation_accuracy_weighs_every_cell_equally():
+    predictions, labels = torch.tensor([0] * 9 + [1, 1, 0]), torch.tensor([0] * 10 + [1, 1])
+    groups = torch.tensor([0] * 9 + [1, 0, 1])              # 9 of 10 images of class 0 are of group 0
+    metrics = with_cell_accuracy(fairness_metrics(predictions, labels, groups, 2, 3))
+    assert metrics["accuracy"] == pytest.approx(100 * (1 + 0 + 1 + 0) / 4)      # a group without images does not count
+
+
 def test_below_the_least_accuracy_the_most_accurate_is_selected():
     args, best = SimpleNamespace(select_by="DEO_A", min_accuracy=90), None
     for iteration, of_iteration in enumerate([summary(40, 0, 1), summary(60, 30, 1), summary(50, 0, 1)]):
@@ -62,7 +71,7 @@ def test_the_result_is_the_selected_set_and_the_test_is_looked_at_once(tmp_path)
     assert [(line["experiment"], line["iteration"]) for line in lines] == [(0, 4), (1, 4)]
     networks = [json.loads(line) for line in (tmp_path / "run" / "metrics_per_network.jsonl").read_text().splitlines()]
     for experiment, selected in enumerate(results["selected"]):
-        accuracies = {iteration: [line["metrics"]["accuracy"] for line in networks
+        accuracies = {iteration: [np.nanmean(np.array(line["metrics"]["table"], float)) for line in networks
                                   if (line["experiment"], line["iteration"]) == (experiment, iteration)
                                   and line["model"].endswith("on validation images")] for iteration in (0, 2, 4)}
         means = {iteration: sum(values) / len(values) for iteration, values in accuracies.items()}

@@ -28,7 +28,7 @@ def with_training_groups(data: Dataset, args, init_network: Callable) -> Dataset
     args: flags, of which groups, group_features, group_noise, known_groups, unknown_groups, seed, model, lr_net and
     batch_train are used; init_network(name, *key): returns a network on the device of the images.
     """
-    if args.groups == "labels" and not args.group_noise and args.known_groups == 1:
+    if args.groups == "labels" and not args.group_noise and args.unknown_groups is None:
         return data
     key = (args.seed, "groups")
     features = feature_extractor(data.train, args, init_network, *key)
@@ -53,7 +53,7 @@ def find_groups(data: Dataset, args, features: Callable, *key) -> GroupedImages:
     else:
         train = read_groups(args.groups, data)
     train = add_noise(train, args.group_noise, *key) if args.group_noise else train
-    if args.known_groups < 1:
+    if args.unknown_groups:
         train = keep_known_share(train, features, args.known_groups, args.unknown_groups == "assign", *key)
     return train
 
@@ -71,5 +71,6 @@ def describe_source(args) -> str:
     flags = [f"--groups {args.groups}"]
     flags += [f"--group_features {args.group_features}"] * (args.group_features is not None)
     flags += [f"--group_noise {args.group_noise}"] * (args.group_noise > 0)
-    flags += [f"--known_groups {args.known_groups} --unknown_groups {args.unknown_groups}"] * (args.known_groups < 1)
+    flags += [f"--known_groups {args.known_groups}"] * (args.known_groups < 1)
+    flags += [f"--unknown_groups {args.unknown_groups}"] * (args.unknown_groups is not None)
     return " ".join(flags)

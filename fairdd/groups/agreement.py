@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor
 
-from fairdd.datasets.base import GroupedImages
+from fairdd.datasets.base import UNKNOWN, GroupedImages
 
 
 def describe_agreement(used: GroupedImages, true: GroupedImages) -> str:
-    """Return a sentence on the agreement over the images whose group is known."""
-    known = used.groups >= 0
-    left_out = f"; {(~known).sum()} of {len(known)} images are in no group" if not known.all() else ""
+    """Return a sentence on the agreement over the images whose true group is known, and that are in a group."""
+    is_used = used.groups != UNKNOWN
+    known = is_used & (true.groups != UNKNOWN)
+    left_out = f"; {(~is_used).sum()} of {len(known)} images are in no group" if not is_used.all() else ""
     return agreement_sentence(used.groups[known], true.groups[known], true.labels[known]) + left_out
 
 

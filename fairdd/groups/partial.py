@@ -15,7 +15,7 @@ def keep_known_share(train: GroupedImages, features: Callable[[Tensor], np.ndarr
                      *key) -> GroupedImages:
     """Return the images with the groups of round(share * N) random ones; all others are assigned or UNKNOWN.
 
-    features(rows) -> (n, D)
+    Groups that the data set does not know are UNKNOWN among the random ones too. features(rows) -> (n, D)
     """
     chosen = numpy_generator(*key, "known").permutation(len(train))[: round(share * len(train))]
     is_known = torch.zeros(len(train), dtype=torch.bool)

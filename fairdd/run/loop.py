@@ -31,7 +31,7 @@ from fairdd.run.context import Context, evaluation_config
 from fairdd.run.folder import PROJECTION, RunFolder, open_run, picture_name
 from fairdd.run.formatting import format_coverage, format_flags, format_metric, format_metrics, run_name
 from fairdd.run.results import expand, project_images, run_results, to_saved_format
-from fairdd.run.selection import VALIDATION, Selected, better, with_validation
+from fairdd.run.selection import VALIDATION, Selected, better, with_cell_accuracy, with_validation
 from fairdd.run.tensorboard import add_metrics, open_writer
 
 LOG_EVERY = 100         # iterations between losses in the log
@@ -162,7 +162,7 @@ def select(context: Context, syn: SynSet, experiment: int, iteration: int) -> No
     model = context.eval_pool[0]
     name = VALIDATION.format(model)
     metrics = evaluate_model(context, syn.as_dataset(), context.val, model, experiment, iteration, name)
-    summary = summarize(metrics)
+    summary = summarize([with_cell_accuracy(of_network) for of_network in metrics])
     context.selected = better(context.selected, summary, context.args, iteration, syn.to_list())
     context.run.log(f"iteration {iteration} | {name} x {len(metrics)} | {format_metrics(summary)} | "
                     f"best so far: iteration {context.selected.iteration}")
@@ -228,8 +228,9 @@ def load_data(args: Flags) -> Dataset:
     """Return the data set that the flags ask for."""
     options = {field.name: getattr(args, field.name) for field in fields(DatasetRequest) if hasattr(args, field.name)}
     unknown = () if args.unknown is None else tuple(args.unknown.split(","))
+    keep = bool(unknown) and getattr(args, "unknown_groups", None) is not None
     with distributed.first_on_machine("data"):          # it decodes the images; the others map its cache
-        data = get_dataset(args.dataset, **options | {"unknown": unknown})
+        data = get_dataset(args.dataset, **options | {"unknown": unknown, "train_unknown_groups": keep})
     return with_validation(data, args.val_share, args.data_seed) if getattr(args, "select", "") == "val" else data
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fairdd.core.errors import UserError
 from fairdd.core.rng import torch_generator
-from fairdd.datasets.base import Dataset, GroupedImages
+from fairdd.datasets.base import UNKNOWN, Dataset, GroupedImages
+from fairdd.evaluation.metrics import defined_values
 from fairdd.flags import Flags
 
 HIGHEST = {"accuracy": "accuracy", "worst_cell": "worst_cell_accuracy"}         # --select_by -> metric
@@ -33,7 +34,7 @@ def with_validation(data: Dataset, share: float, data_seed: int) -> Dataset:
         return data
     train, generator, rows = data.train, torch_generator(data_seed, "validation"), []
     cells = train.groups * train.num_classes + train.labels
-    for cell in cells.unique():
+    for cell in cells[train.groups != UNKNOWN].unique():
         of_cell = (cells == cell).nonzero().flatten()
         of_cell = of_cell[torch.randperm(len(of_cell), generator=generator)]
         rows.append(of_cell[: min(max(1, round(share * len(of_cell))), len(of_cell) - 1)])
@@ -50,6 +51,14 @@ def with_validation(data: Dataset, share: float, data_seed: int) -> Dataset:
 def subset(images: GroupedImages, rows: Tensor) -> GroupedImages:
     """Return the images at rows (n,)."""
     return replace(images, images=images.images[rows], labels=images.labels[rows], groups=images.groups[rows])
+
+
+def with_cell_accuracy(metrics: dict) -> dict:
+    """Return a network's metrics with the mean over (class, group) cells as accuracy.
+
+    Held-out images are as biased as the training images; the accuracy over all of them is that of the majority.
+    """
+    return metrics | {"accuracy": defined_values(torch.tensor(metrics["table"], dtype=torch.float64)).mean().item()}
 
 
 def better(best: Selected | None, summary: dict, args: Flags, iteration: int, synset: list[Tensor]) -> Selected:

@@ -6,6 +6,7 @@
 """
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fairdd.core.errors import UserError
+from fairdd.datasets.base import UNKNOWN
 from fairdd.datasets.custom.table import ImageTable, match_column
 from fairdd.datasets.custom.values import parse_number
 from fairdd.datasets.files import preview
@@ -38,6 +40,11 @@ class ChosenColumns(NamedTuple):
     def categories(self) -> list[str]:
         """The columns whose values are classes or groups as they are."""
         return [name for name, cuts in self.target + self.protected if not cuts]
+
+    @property
+    def groups(self) -> list[str]:
+        """The columns that are crossed into groups."""
+        return [name for name, _ in self.protected]
 
     @property
     def others(self) -> list[str]:
@@ -74,8 +81,14 @@ def parse_columns(text: str) -> list[ColumnChoice]:
 
 
 def make_attributes(table: ImageTable, columns: ChosenColumns) -> tuple[Attribute, Attribute]:
-    """Return the target and the protected attribute of the table's images."""
-    return cross_columns(table, columns.target, "classes"), cross_columns(table, columns.protected, "groups")
+    """Return the target and the protected attribute of the table's images; an unknown group has the value UNKNOWN."""
+    target, protected = cross_columns(table, columns.target, "classes"), table.with_groups()
+    protected = cross_columns(protected, columns.protected, "groups")
+    if table.no_group is None:
+        return target, protected
+    values = np.full(len(table), UNKNOWN)
+    values[~table.no_group] = protected.values
+    return target, replace(protected, values=values)
 
 
 def cross_columns(table: ImageTable, choices: list[ColumnChoice], kind: str) -> Attribute:

@@ -55,7 +55,8 @@ def prepare_table(request) -> tuple[ImageTable, ChosenColumns]:
     finder = ImageFinder(request.data_path)
     table = read_table(request, finder)
     columns = choose_columns(table, request)
-    table = clean_values(table, columns.categories, columns.others, request.unknown)
+    groups = columns.groups if request.train_unknown_groups else ()
+    table = clean_values(table, columns.categories, columns.others, request.unknown, groups)
     table = locate_images(table, finder, request.skip_bad_images, request.follow_links)
     table = drop_repeated_rows(table, columns.categories + columns.others)
     table = settle_splits(table, columns.categories)
@@ -119,10 +120,10 @@ def drop_repeated_rows(table: ImageTable, names: list[str]) -> ImageTable:
 
 
 def written_split(table: ImageTable, split: Split) -> tuple[tuple[str, str], ...]:
-    """Return (path, "train" or "test") of every image, in the table's order."""
-    names = np.full(len(table), "train")
-    names[split.test] = "test"
-    return tuple(zip(table.paths, names.tolist(), strict=True))
+    """Return (path, "train" or "test") of every image that trains or tests, in the table's order."""
+    names = np.full(len(table), "     ")
+    names[split.train], names[split.test] = "train", "test"
+    return tuple((path, name) for path, name in zip(table.paths, names.tolist(), strict=True) if name.strip())
 
 
 def measure_normalization(images: torch.Tensor, rows: np.ndarray) -> Normalization:

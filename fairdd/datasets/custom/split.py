@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from fairdd.core.errors import UserError
+from fairdd.datasets.base import UNKNOWN
 from fairdd.datasets.custom.table import ImageTable, simplify
 from fairdd.datasets.custom.values import equality_key
 from fairdd.datasets.files import preview
@@ -138,7 +139,10 @@ def cells_of_units(target: Attribute, protected: Attribute,
 
 def make_split(table: ImageTable, target: Attribute, protected: Attribute, copies: np.ndarray, split_by: str | None,
                request) -> Split:
-    """Return the given split, or one drawn from units: copies stay together, and the images of one split_by value."""
+    """Return the given split, or one drawn from units: copies stay together, and the images of one split_by value.
+
+    Images of unknown group train, except for those of a unit that is in the test.
+    """
     units = unit_numbers(table, split_by)
     if table.splits is not None:
         split = Split(np.flatnonzero(table.splits == "train"), np.flatnonzero(table.splits == "test"))
@@ -149,9 +153,12 @@ def make_split(table: ImageTable, target: Attribute, protected: Attribute, copie
         drawn = hold_out_test(members, request.data_seed, request.rare_cells, names)
     except UserError as error:
         raise UserError("; ".join([str(error), *describe_copies(copies, target, protected)])) from None
-    test = keep_units_together(drawn.test, cell_numbers(target, protected), units, request.data_seed)
+    known = np.flatnonzero(protected.values != UNKNOWN)
+    test = known[keep_units_together(np.searchsorted(known, drawn.test), cell_numbers(target, protected)[known],
+                                     units[known], request.data_seed)]
     cells = cell_members(target, protected, np.arange(len(table)))
-    train = np.concatenate([np.setdiff1d(cell, test) for cell in cells])
+    no_group = np.flatnonzero((protected.values == UNKNOWN) & ~np.isin(units, units[test]))
+    train = np.concatenate([*(np.setdiff1d(cell, test) for cell in cells), no_group])
     notes = [f"no split is given: it is drawn with --data_seed {request.data_seed} and written to split.csv of the run"]
     if split_by:
         counts = np.unique(cell_numbers(target, protected)[test], return_counts=True)[1]
@@ -235,7 +242,8 @@ def describe_copies(copies: np.ndarray, target: Attribute, protected: Attribute)
     repeated = pd.Series(copies).duplicated().to_numpy()
     if not repeated.any():
         return ()
-    cells = pd.Series(cell_numbers(target, protected)).groupby(copies).nunique()
+    known = protected.values != UNKNOWN
+    cells = pd.Series(cell_numbers(target, protected)[known]).groupby(copies[known]).nunique()
     return (f"{repeated.sum()} images are copies of another file (same bytes): copies are on one side of the split"
             + (f"; {(cells > 1).sum()} files have copies with another class or group" if (cells > 1).any() else ""),)
 

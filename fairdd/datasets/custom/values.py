@@ -1,12 +1,12 @@
 """Clean the values of columns that are classes, groups or ids.
 
-Spellings of an equal value become one value; rows with an unknown value are left out and counted; a missing value is
-refused unless the user said what is unknown.
+Spellings of an equal value become one value; rows with an unknown value are left out and counted, or train without a
+group; a missing value is refused unless the user said what is unknown.
 """
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from decimal import Decimal
 
@@ -54,25 +54,31 @@ def unknown_key(text: str) -> str | Decimal:
 
 
 def clean_values(table: ImageTable, categories: Iterable[str], others: Iterable[str],
-                 unknown: tuple[str, ...]) -> ImageTable:
+                 unknown: tuple[str, ...], groups: Collection[str] = ()) -> ImageTable:
     """Return the table with clean columns, without the rows whose value in one of them is unknown.
 
-    categories: columns whose values are classes or groups as they are; others: columns of numbers to cut, or of ids.
-    Raises UserError for missing values, and for ranges that a spreadsheet turned into dates.
+    categories: columns whose values are classes or groups as they are; others: columns of numbers to cut, or of ids;
+    groups: those of the two whose unknown values leave no training row out: its group is unknown. Raises UserError for
+    missing values, and for ranges that a spreadsheet turned into dates.
     """
     categories, others = list(categories), list(others)
     data = table.data.copy()
     for name in [*categories, *others]:
         data[name] = merge_spellings(data[name])
         refuse_dates(table.title, data[name])
-    table = drop_unknown(replace(table, data=data), [*categories, *others], unknown)
+    table = drop_unknown(replace(table, data=data), [*categories, *others], unknown, groups)
     if unknown:
         table = name_blanks(table, categories)
     for name in [*categories, *others]:
-        refuse_blanks(table.title, table.data[name])
+        refuse_blanks(table.title, known_values(table, name, groups))
     return replace(table, notes=table.notes + tuple(
         f"{name} is {value!r} in {count} images (--unknown={value} leaves them out)"
-        for name in categories for value, count in maybe_unknown(table.data[name]).items()))
+        for name in categories for value, count in maybe_unknown(known_values(table, name, groups)).items()))
+
+
+def known_values(table: ImageTable, name: str, groups: Collection[str]) -> pd.Series:
+    """Return a column; that of a group without the rows whose group is unknown."""
+    return (table.with_groups() if name in groups else table).data[name]
 
 
 def merge_spellings(column: pd.Series) -> pd.Series:
@@ -82,33 +88,42 @@ def merge_spellings(column: pd.Series) -> pd.Series:
     return column.map({text: spellings[equality_key(text)] for text in values})
 
 
-def drop_unknown(table: ImageTable, names: list[str], unknown: tuple[str, ...]) -> ImageTable:
+def drop_unknown(table: ImageTable, names: list[str], unknown: tuple[str, ...],
+                 groups: Collection[str] = ()) -> ImageTable:
     """Return the rows whose values in the named columns are all known, and count the others by value.
 
-    unknown: values of any of these columns, or of a single one, as race=4.
+    unknown: values of any of these columns, or of a single one, as race=4; groups: columns whose unknown values make a
+    row one of unknown group, which stays unless its split is not train.
     """
-    counts, keep, used = [], np.ones(len(table), bool), set()
+    counts, keep, used, no_group = [], np.ones(len(table), bool), set(), np.zeros(len(table), bool)
+    trains = np.ones(len(table), bool) if table.splits is None else table.splits == "train"
     for name in names:
         column, prefix = table.data[name], f"{name.lower()}="
         given = {unknown_key(text.strip().lower().removeprefix(prefix)): text for text in unknown}
         matches = {text: given[unknown_key(text)] for text in column.unique() if unknown_key(text) in given}
-        mask = column.isin(list(matches))
-        counts += [f"{name} {text or 'blank'} {count}" for text, count in column[mask].value_counts().items()]
-        keep &= ~mask.to_numpy()
+        mask = column.isin(list(matches)).to_numpy()
         used |= set(matches.values())
-    if not keep.any():
+        if name in groups:
+            no_group |= mask & trains
+            mask = mask & ~trains
+        counts += [f"{name} {text or 'blank'} {count}" for text, count in column[mask].value_counts().items()]
+        keep &= ~mask
+    no_group &= keep
+    if not (keep & ~no_group).any():
         raise UserError(f"{table.title}: every row has an unknown value ({', '.join(counts)})")
     unused = [text for text in unknown if text.strip() and text not in used]
     notes = [f"{(~keep).sum()} rows left out as unknown ({', '.join(counts)})"] if counts else []
     notes += [f"no row has the unknown value {preview(map(repr, unused))}"] if unused else []
-    return table.keep(keep, *notes)
+    notes += [f"{no_group.sum()} rows have an unknown group"] if no_group.any() else []
+    return replace(table, no_group=no_group if no_group.any() else None).keep(keep, *notes)
 
 
 def name_blanks(table: ImageTable, names: list[str]) -> ImageTable:
     """Return the table with missing values of the named columns as the value (blank)."""
     data, notes = table.data.copy(), []
+    known = np.ones(len(table), bool) if table.no_group is None else ~table.no_group
     for name in names:
-        blank = data[name] == ""
+        blank = (data[name] == "") & known
         if blank.any():
             data.loc[blank.to_numpy(), name] = BLANK
             notes.append(f"{name} is blank in {blank.sum()} images: the value {BLANK}")
