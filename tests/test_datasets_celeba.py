@@ -54,6 +54,19 @@ def test_celeba_trains_on_its_training_images_and_tests_on_balanced_cells(celeba
         assert (split.images[:, 1, 4, 4] > 128).long().equal(split.labels)
 
 
+def test_celeba_validates_on_its_validation_images_if_asked(celeba):
+    data = get("CelebA", celeba, read_validation=True)
+    assert data.val.counts().tolist() == [[1, 2], [1, 1]] and get("CelebA", celeba).val is None
+    assert (data.val.images[:, 0, 4, 4] > 128).long().equal(data.val.groups)
+    assert (data.val.images[:, 1, 4, 4] > 128).long().equal(data.val.labels)
+    assert data.train.images.equal(get("CelebA", celeba).train.images)
+
+
+def test_celeba_without_a_validation_part_has_none(tmp_path):
+    write_celeba(tmp_path / "CelebA", partitions=(0, 2))
+    assert get("CelebA", tmp_path, read_validation=True).val is None
+
+
 def test_celeba_names_the_file_of_every_training_image(celeba):
     data = get("CelebA", celeba)
     attractive = [int(path.split(".")[0]) <= 15 for path in data.train_paths]        # written first

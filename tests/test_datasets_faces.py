@@ -196,6 +196,13 @@ def test_bffhq_reads_age_and_gender_from_the_names(bffhq):
     assert [int(path.split("_")[1]) for path in data.train_paths] == data.train.labels.tolist()
 
 
+def test_bffhq_validates_on_the_folder_valid_if_asked(bffhq):
+    val = get("BFFHQ", bffhq, read_validation=True).val
+    assert val.counts().tolist() == [[1, 0], [0, 0]] and get("BFFHQ", bffhq).val is None
+    shutil.rmtree(bffhq / "bffhq" / "valid")
+    assert get("BFFHQ", bffhq, read_validation=True).val is None
+
+
 @pytest.mark.parametrize("name", ["BFFHQ", "bffhq/bffhq", "bffhq-dataset", ""])
 def test_bffhq_is_the_same_in_every_layout(bffhq, tmp_path, name):
     expected = get("BFFHQ", bffhq).digest()

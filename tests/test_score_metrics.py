@@ -94,6 +94,12 @@ def test_calibration_error_equals_its_formula_bin_by_bin(seed):
     assert calibration_error(logits, labels) == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_confidence_on_the_edge_of_two_bins_belongs_to_the_lower_one():
+    probabilities = torch.tensor([[0.2] * 5, [0.25, 0.2, 0.2, 0.2, 0.15]], dtype=torch.float64)     # 0.2 is edge 3 / 15
+    labels = torch.tensor([0, 1])           # the first is right, the second wrong: in one bin they would cancel
+    assert calibration_error(probabilities.log(), labels) == pytest.approx((0.8 + 0.25) / 2)
+
+
 def test_a_certain_network_that_is_always_wrong_has_calibration_error_1():
     assert calibration_error(torch.tensor([[1000.0, 0.0]]), torch.tensor([1])) == 1
     assert math.isnan(calibration_error(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64)))

@@ -37,6 +37,7 @@ class DatasetRequest:
     path_column: str | None = None              # Folder: the column of paths
     unknown: tuple[str, ...] = ()               # Folder: values that leave a row out
     train_unknown_groups: bool = False          # Folder: a row whose group alone is unknown trains, with group UNKNOWN
+    read_validation: bool = False               # CelebA, BFFHQ: also read their validation images
     split_by: str | None = None                 # Folder: the column whose values stay on one side of a drawn split
     follow_links: bool = False                  # Folder: allow links out of the folder
     rare_cells: str = "omit"                    # cells too rare to test: "omit", "refuse" or "shrink" (splits.py)

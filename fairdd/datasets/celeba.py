@@ -15,7 +15,7 @@ import pandas as pd
 
 from fairdd.core.errors import UserError
 from fairdd.datasets import splits
-from fairdd.datasets.base import Dataset
+from fairdd.datasets.base import Dataset, GroupedImages
 from fairdd.datasets.files import SUFFIXES, candidate_folders, dataset_not_found, download, find_entries, preview
 from fairdd.datasets.image_cache import load_images
 
@@ -26,12 +26,15 @@ FILES = {"img_align_celeba": (r"img_align_celeba(_png)?",),
 TREE = "img_align_celeba/*.jpg, list_attr_celeba.txt and list_eval_partition.txt (or the two lists as .csv)"
 LINK = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (aligned and cropped images)"
 NORMALIZATION = (0.5063, 0.4258, 0.3832), (0.2676, 0.2453, 0.2410)
-TRAIN, VALIDATION, TEST = 0, 1, 2       # in the partition list; the validation images are unused
+TRAIN, VALIDATION, TEST = 0, 1, 2       # in the partition list
 HELD_OUT = 5                            # one in five, if the partition list has no test images
 
 
 def load_celeba(request) -> Dataset:
-    """Load CelebA at 64 pixels: the official training images; equally many test images of each cell."""
+    """Load CelebA at 64 pixels: the official training images; equally many test images of each cell.
+
+    The official validation images are read only if they are asked for.
+    """
     images, attribute_list, partition_list = find_files(request.data_path)
     table = read_list(attribute_list)
     chosen = splits.choose_attributes(request, ("Attractive", "Male"), tuple(table.columns))
@@ -39,13 +42,31 @@ def load_celeba(request) -> Dataset:
     order = np.concatenate([np.flatnonzero(partition == TRAIN), np.flatnonzero(partition == TEST)])
     loaded = load_images(image_paths(images, table.index[order]), request.im_size or 64, request, square=True)
     rows = order[loaded.kept]
-    target, protected = (splits.cross({name: binary_attribute(table[name].to_numpy()[rows], name, len(names) > 1)
-                                       for name in names}) for names in chosen)
+    target, protected = choose_values(table, rows, chosen)
     split = split_images(target, protected, partition[rows] == TEST, request)
     train, test = (splits.select_images(loaded.images, index, target, protected, NORMALIZATION)
                    for index in (split.train, split.test))
-    return Dataset(request.name, train, test, loaded.notes + split.notes,
+    val = load_validation(images, table, partition, chosen, request) if request.read_validation else None
+    return Dataset(request.name, train, test, loaded.notes + split.notes, val=val,
                    train_paths=tuple(table.index[rows][split.train]))
+
+
+def load_validation(images: Path, table: pd.DataFrame, partition: np.ndarray, chosen: tuple,
+                    request) -> GroupedImages | None:
+    """Return the official validation images, or None if the partition list has none. They have their own cache."""
+    rows = np.flatnonzero(partition == VALIDATION)
+    if not len(rows):
+        return None
+    loaded = load_images(image_paths(images, table.index[rows]), request.im_size or 64, request, square=True)
+    attributes = choose_values(table, rows[loaded.kept], chosen)
+    return splits.select_images(loaded.images, slice(None), *attributes, NORMALIZATION)
+
+
+def choose_values(table: pd.DataFrame, rows: np.ndarray, chosen: tuple) -> tuple[splits.Attribute, splits.Attribute]:
+    """Return the target and the protected attribute of the images at rows. chosen: the names of each"""
+    target, protected = (splits.cross({name: binary_attribute(table[name].to_numpy()[rows], name, len(names) > 1)
+                                       for name in names}) for names in chosen)
+    return target, protected
 
 
 def find_files(root: Path) -> list[Path]:

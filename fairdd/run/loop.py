@@ -228,10 +228,11 @@ def load_data(args: Flags) -> Dataset:
     """Return the data set that the flags ask for."""
     options = {field.name: getattr(args, field.name) for field in fields(DatasetRequest) if hasattr(args, field.name)}
     unknown = () if args.unknown is None else tuple(args.unknown.split(","))
-    keep = bool(unknown) and getattr(args, "unknown_groups", None) is not None
+    options |= {"unknown": unknown, "read_validation": getattr(args, "select", "") == "val",
+                "train_unknown_groups": bool(unknown) and getattr(args, "unknown_groups", None) is not None}
     with distributed.first_on_machine("data"):          # it decodes the images; the others map its cache
-        data = get_dataset(args.dataset, **options | {"unknown": unknown, "train_unknown_groups": keep})
-    return with_validation(data, args.val_share, args.data_seed) if getattr(args, "select", "") == "val" else data
+        data = get_dataset(args.dataset, **options)
+    return with_validation(data, args.val_share, args.data_seed) if options["read_validation"] else data
 
 
 def on_device(args: Flags, *splits: GroupedImages) -> list[GroupedImages]:
