@@ -243,10 +243,13 @@ def test_a_run_of_two_ranks_has_the_results_of_one_process(undisturbed, tmp_path
     assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("line", [
-    "DM --warmup_epochs 1", "DC --outer_loop 2 --inner_loop 1", "IDC --pixel_steps 2 --n_data 10 --lr_img 0.001",
-    "DREAM --pixel_steps 2 --n_data 10 --cluster_every 1 --lr_img 0.001", "CAFE --max_steps 2 --max_epochs 2",
-    "DM --groups dbscan --batch_real 40", "DM --select val --num_exp 2"])
+OTHER_METHODS = ["DC --outer_loop 2 --inner_loop 1", "IDC --pixel_steps 2 --n_data 10 --lr_img 0.001",
+                 "DREAM --pixel_steps 2 --n_data 10 --cluster_every 1 --lr_img 0.001",
+                 "CAFE --max_steps 2 --max_epochs 2"]
+
+
+@pytest.mark.parametrize("line", ["DM --warmup_epochs 1", *OTHER_METHODS, "DM --groups dbscan --batch_real 40",
+                                  "DM --select val --num_exp 2"])
 def test_a_run_of_three_ranks_has_the_results_of_one_process(line, tmp_path):
     method, *flags = line.split()
     main = main_DM.main if method in ("DM", "CAFE") else main_DC.main
@@ -263,13 +266,29 @@ def test_a_run_of_three_ranks_has_the_results_of_one_process(line, tmp_path):
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_killed_and_restarted_ends_with_the_same_bytes(undisturbed, victim, tmp_path):
-    folder = tmp_path / "run"
-    process = torchrun(folder, restarts=3)
+    assert result_bytes(killed_and_restarted(tmp_path / "run", victim)) == result_bytes(undisturbed)
+
+
+@pytest.mark.parametrize("line", OTHER_METHODS)
+def test_every_method_ends_with_the_same_bytes_after_a_rank_was_killed(line, tmp_path):
+    method, *flags = line.split()
+    flags = ["--method", method, *flags, "--Iteration", "3", "--eval_every", "1", "--save_every", "1"]
+    entry = "main_DM.py" if method == "CAFE" else "main_DC.py"
+    process = torchrun(tmp_path / "undisturbed", *flags, entry=entry)
+    _, errors = finished(process)
+    assert process.returncode == 0, errors
+    killed = killed_and_restarted(tmp_path / "run", 1, *flags, entry=entry)
+    assert result_bytes(killed) == result_bytes(tmp_path / "undisturbed")
+
+
+def killed_and_restarted(folder, victim, *flags, **options):
+    """Kill a rank once the first networks are tested; return the folder of the run, which the launcher restarts."""
+    process = torchrun(folder, *flags, restarts=3, **options)
     wait_until((folder / "evaluations.jsonl").exists, process)
     os.kill(rank_pids(process)[victim], signal.SIGKILL)
     _, errors = finished(process)
     assert process.returncode == 0, errors
-    assert result_bytes(folder) == result_bytes(undisturbed)
+    return folder
 
 
 def test_two_machines_have_the_bytes_of_one(undisturbed, tmp_path):
