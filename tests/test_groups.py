@@ -272,6 +272,18 @@ def test_agreement_is_the_mean_adjusted_rand_index_of_classes_and_the_share_of_m
     assert agreement.purity(used, true, labels) == pytest.approx(hits / 500)
 
 
+def test_the_majority_share_is_that_of_the_mean_of_the_groups_means():
+    generator = torch.Generator().manual_seed(0)
+    labels, used = (torch.randint(number, (600,), generator=generator) for number in (2, 4))
+    others = torch.randint(3, (600,), generator=generator)
+    true = torch.where(torch.rand(600, generator=generator) < 0.6, labels, others)
+    one_hot = torch.nn.functional.one_hot(true, 3).double()         # the mean of a set of images is its shares of groups
+    means = segment_sum(one_hot, targets := per_group_targets(labels, used))
+    expected = [means[targets.classes == label].mean(0)[label] for label in range(2)]
+    assert agreement.majority_share(used, true, labels) == pytest.approx(np.mean(expected))
+    assert agreement.majority_share(true, true, labels) == pytest.approx(1 / 3)
+
+
 def test_the_log_tells_the_agreement_with_true_groups(tmp_path):
     main_DM.main([*SMALL, "--groups", "kmeans:3", "--save_path", str(tmp_path)])
     used, true = with_groups("--groups kmeans:3").train, digits().train

@@ -1,4 +1,7 @@
-"""How well the groups that a run uses agree with the true ones: adjusted Rand index and purity, inside each class."""
+"""How well the groups that a run uses agree with the true ones, inside each class.
+
+Adjusted Rand index and purity compare two groupings; the majority share says what the targets of FairDD are made of.
+"""
 
 import torch
 from torch import Tensor
@@ -15,11 +18,13 @@ def describe_agreement(used: GroupedImages, true: GroupedImages) -> str:
 
 
 def agreement_sentence(used: Tensor, true: Tensor, labels: Tensor) -> str:
-    """Return both measures, and what one group per class would score. Three (N,)"""
-    index, share, single = (adjusted_rand_index(used, true, labels), purity(used, true, labels),
-                            purity(torch.zeros_like(used), true, labels))
-    return (f"adjusted Rand index {index:.3f}, purity {share:.3f} against the true groups "
-            f"(one group per class: 0 and {single:.3f})")
+    """Return all measures, and what one group per class and the true groups would score. Three (N,)"""
+    index, single = adjusted_rand_index(used, true, labels), torch.zeros_like(used)
+    shares = [purity(groups, true, labels) for groups in (used, single)]
+    majority = [majority_share(groups, true, labels) for groups in (used, single, true)]
+    return (f"adjusted Rand index {index:.3f}, purity {shares[0]:.3f} against the true groups "
+            f"(one group per class: 0 and {shares[1]:.3f}); majority share of the targets {majority[0]:.3f} "
+            f"(one group per class: {majority[1]:.3f}, true groups: {majority[2]:.3f})")
 
 
 def adjusted_rand_index(used: Tensor, true: Tensor, labels: Tensor) -> float:
@@ -36,7 +41,29 @@ def adjusted_rand_index(used: Tensor, true: Tensor, labels: Tensor) -> float:
 
 def purity(used: Tensor, true: Tensor, labels: Tensor) -> float:
     """Return the share of images whose true group is the most frequent one of their (class, used group). Three (N,)"""
-    cells = torch.stack([labels, used]).unique(dim=1, return_inverse=True)[1]
-    counts = torch.zeros(int(cells.max()) + 1, int(true.max()) + 1, dtype=torch.int64)
-    counts.index_put_((cells, true), torch.ones_like(true), accumulate=True)
+    _, counts = true_groups_of_cells(used, true, labels)
     return (counts.max(1).values.sum() / len(true)).item()
+
+
+def majority_share(used: Tensor, true: Tensor, labels: Tensor) -> float:
+    """Return the share that the most frequent true group of a class has in its used groups, each weighted equally.
+
+    The mean over classes; three (N,). FairDD with DM pulls the mean of a class's synthetic images to the mean of its
+    groups' means, so this is the share of the majority there: as for vanilla with one group per class, 1 / G with G true
+    groups.
+    """
+    cells, counts = true_groups_of_cells(used, true, labels)
+    shares = counts.double() / counts.sum(1, keepdim=True)
+    of_classes = [(shares[cells[0] == label], counts[cells[0] == label].sum(0).argmax()) for label in labels.unique()]
+    return torch.stack([rows[:, majority].mean() for rows, majority in of_classes]).mean().item()
+
+
+def true_groups_of_cells(used: Tensor, true: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the (class, used group) of every non-empty cell, (2, K), and how many images of each true group it has.
+
+    Three (N,) -> counts (K, G)
+    """
+    cells, inverse = torch.stack([labels, used]).unique(dim=1, return_inverse=True)
+    counts = torch.zeros(cells.shape[1], int(true.max()) + 1, dtype=torch.int64)
+    counts.index_put_((inverse, true), torch.ones_like(true), accumulate=True)
+    return cells, counts
