@@ -3,6 +3,7 @@
 import gzip
 import random
 import shutil
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ from sklearn.datasets import load_digits
 
 from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
-from fairdd.datasets.colored import PALETTE, SHADED_BACKGROUND, SHADED_FOREGROUND, overflowing_background
+from fairdd.datasets.colored import (
+    PALETTE,
+    SHADED_BACKGROUND,
+    SHADED_FOREGROUND,
+    overflowing_background,
+    rising_chunks,
+)
 
 OFFICIAL_TEST = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
 NAMES = [f"Colored_{source}_{position}{suffix}" for source in ("MNIST", "FashionMNIST")
@@ -52,6 +59,50 @@ def test_the_share_of_the_own_color_is_the_skew_rounded_down(idx_root, skew):
     train = get_dataset("Colored_MNIST_foreground", idx_root, skew=skew).train
     assert train.counts().diagonal().tolist() == [int(100 * skew + 0.5) * 20 // 100] * 10
     assert train.counts().sum(0).tolist() == [20] * 10
+
+
+@pytest.mark.parametrize("skew", [0, 0.29, 0.9, 1])
+def test_unequal_minorities_have_the_ratio_1_to_9_in_the_drawn_order_of_colors(skew):
+    data, equal = (get_dataset("Colored_Digits", skew=skew, minorities=kind) for kind in ("unequal", "equal"))
+    generator, counts = np.random.RandomState(30), data.train.counts()
+    for label, size in enumerate(data.train.class_sizes().tolist()):
+        generator.shuffle(np.empty(size))                           # of the images; then the order of the colors
+        others = (label + np.arange(1, 10)) % 10
+        generator.shuffle(others)
+        own = int(100 * skew + 0.5) * size // 100
+        assert counts[label, label] == own
+        sizes = counts[others, label].tolist()
+        assert sizes == sorted(sizes) and sum(sizes) == size - own
+        assert all(abs(actual - (size - own) * k / 45) < 1 for k, actual in enumerate(sizes, 1))
+    visible = data.train.images.flatten(2).amax(2)
+    assert visible.equal(torch.from_numpy(PALETTE)[data.train.groups].byte())
+    changed = {name for name, value in data.digest().items() if value != equal.digest()[name]}
+    assert changed == ({"train images", "train groups", "train labels"} if skew < 1 else set())
+
+
+def test_unequal_minorities_use_every_image_once():
+    unequal, equal = (get_dataset("Colored_Digits", minorities=kind).train for kind in ("unequal", "equal"))
+    shapes, expected = (sorted([label, *shape] for label, shape in zip(
+        train.labels.tolist(), (train.images.amax(1) > 0).flatten(1).tolist(), strict=True))
+        for train in (unequal, equal))
+    assert shapes == expected
+
+
+@pytest.mark.parametrize("count", range(0, 700, 7))
+def test_rising_chunks_divide_by_largest_remainder(count):
+    chunks = rising_chunks(np.arange(count), 9)
+    assert np.concatenate(chunks).tolist() == list(range(count))
+    exact = [Fraction(count * k, 45) for k in range(1, 10)]
+    rounded_up = [k for k in range(9) if len(chunks[k]) > exact[k] // 1]
+    assert all(len(chunks[k]) - exact[k] // 1 in (0, 1) for k in range(9))
+    others = [k for k in range(9) if k not in rounded_up]
+    assert min((exact[k] % 1 for k in rounded_up), default=1) >= max((exact[k] % 1 for k in others), default=0)
+
+
+def test_the_smallest_unequal_minority_of_an_mnist_class_is_that_of_the_paper():
+    official = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+    smallest = [len(rising_chunks(np.arange(size - size * 9 // 10), 9)[0]) for size in official]
+    assert min(smallest) == 12 and max(smallest) <= 15
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -88,7 +88,7 @@ TINY = ["--num_eval", "1", "--epoch_eval_train", "1", "--ipc", "1", "--batch_rea
         "--Iteration", "1", "--model", "ConvNetD1W32", "--restart", "--batch_train", "7"]
 RUNNING = {
     "--align": ["vanilla", "fairdd", "barycenter"], "--init": ["real", "balanced", "noise"],
-    "--skew": ["0", "0.3", "1"],
+    "--skew": ["0", "0.3", "1"], "--minorities": ["equal", "unequal", "odd"],
     "--dis_metric": ["ours", "mse", "cos", "l1", "other"], "--eval_mode": ["S", "SS", "other"],
     "--ipc": ["2", "3", "0", "500"], "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
     "--dsa_strategy": ["none", "flip", "color_cutout", "crop_scale_rotate"], "--Iteration": ["0", "2"],
