@@ -238,6 +238,10 @@ def add_data_flags(add: Callable) -> None:
     add("--minorities", choices=MINORITIES, default="equal",
         help="for Colored_*: divide the rest of a training class among the other nine colors equally, or in the ratio "
              "1:2:...:9; default: %(default)s")
+    add("--train_without", metavar="GROUPS",
+        help="for Colored_* and CIFAR10_S: leave the training images of these groups out: red,blue; default: none")
+    add("--test_without", metavar="GROUPS",
+        help="likewise the test images; the classes and groups of the data set stay; default: none")
     add("--im_size", type=int_at_least(8), help="side of the images in pixels; default: 16, 32 or 64, by data set")
     add("--skip_bad_images", action="store_true", help="leave out and count images that are missing or unreadable")
     add("--rare_cells", choices=RARE_CELLS, default="omit",

@@ -19,7 +19,8 @@ def test_an_unknown_name_is_refused_with_the_known_names():
 @pytest.mark.parametrize("name, option", [("Colored_Digits", dict(target_attr="age")), ("BFFHQ", dict(skew=0.5)),
                                           ("BFFHQ", dict(protected_attr="race")), ("UTKface", dict(skew=0)),
                                           ("BFFHQ", dict(rare_cells="shrink")), ("CelebA", dict(labels="a.csv")),
-                                          ("CIFAR10_S", dict(minorities="unequal"))])
+                                          ("CIFAR10_S", dict(minorities="unequal")),
+                                          ("Folder", dict(train_without="a")), ("BFFHQ", dict(test_without="male"))])
 def test_an_unsupported_option_is_refused(name, option):
     with pytest.raises(UserError, match=f"--{next(iter(option))} is not supported for {name}; supported by: "):
         get_dataset(name, **option)

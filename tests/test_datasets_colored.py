@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
 from fairdd.datasets.colored import (
+    COLOR_NAMES,
     PALETTE,
     SHADED_BACKGROUND,
     SHADED_FOREGROUND,
@@ -103,6 +104,39 @@ def test_the_smallest_unequal_minority_of_an_mnist_class_is_that_of_the_paper():
     official = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
     smallest = [len(rising_chunks(np.arange(size - size * 9 // 10), 9)[0]) for size in official]
     assert min(smallest) == 12 and max(smallest) <= 15
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images_of_the_named_colors_are_left_out_of_one_split_and_no_others(split):
+    full = get_dataset("Colored_Digits")
+    data = get_dataset("Colored_Digits", **{f"{split}_without": "Red, pale yellow"})
+    before, after = getattr(full, split), getattr(data, split)
+    visible = before.images.flatten(2).amax(2)
+    kept = ~torch.stack([(visible == torch.tensor(color)).all(1) for color in ((255, 0, 0), (255, 255, 128))]).any(0)
+    for field in ("images", "labels", "groups"):
+        assert getattr(after, field).equal(getattr(before, field)[kept])
+    assert after.group_names == before.group_names and after.counts()[[0, 3]].sum() == 0
+    changed = {name for name, value in data.digest().items() if value != full.digest()[name]}
+    assert changed == {f"{split} {field}" for field in ("images", "labels", "groups")}
+    count = len(before) - int(kept.sum())
+    assert data.notes == (f"--{split}_without Red, pale yellow: {count} of {len(before)} images are left out",)
+
+
+def test_a_class_without_its_own_color_keeps_its_images_in_other_colors():
+    full, data = (get_dataset("Colored_Digits", train_without=names).train for names in (None, "blue"))
+    assert data.counts()[6].sum() == 0 and data.counts()[:6, 6].equal(full.counts()[:6, 6])
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(train_without="red,pink"), "--train_without: unknown group 'pink'; known: red, orange, .*, white$"),
+    (dict(test_without=""), "--test_without: unknown group ''; known: red"),
+    (dict(train_without=",".join(COLOR_NAMES)), "leaves no training image of 10 classes"),
+    (dict(train_without="red", skew=1), r"leaves no training image of 1 classes \(zero\); groups: red"),
+    (dict(test_without=",".join(COLOR_NAMES)), "leaves 0 of the groups"),
+    (dict(test_without=",".join(COLOR_NAMES[1:])), "leaves 1 of the groups red, .*; fairness metrics need 2$")])
+def test_groups_that_cannot_be_left_out_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        get_dataset("Colored_Digits", **options)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,6 +14,7 @@ from fairdd.datasets.celeba import load_celeba
 from fairdd.datasets.cifar10_s import load_cifar10_s
 from fairdd.datasets.colored import COLORING_SPECS, MINORITIES, load_colored
 from fairdd.datasets.custom import load_folder
+from fairdd.datasets.missing_groups import remove_groups
 from fairdd.datasets.splits import RARE_CELLS
 from fairdd.datasets.utkface import load_utkface
 
@@ -40,6 +41,8 @@ class DatasetRequest:
     follow_links: bool = False                  # Folder: allow links out of the folder
     rare_cells: str = "omit"                    # cells too rare to test: "omit", "refuse" or "shrink" (splits.py)
     minorities: str = "equal"                   # sizes of a class's other colors: "equal" or "unequal" (1:2:...:9)
+    train_without: str | None = None            # groups without training images, separated by commas
+    test_without: str | None = None             # groups without test images
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,11 @@ class DatasetSpec:
     options: tuple[str, ...] = ()
 
 
+MADE_GROUPS = ("skew", "train_without", "test_without")     # options where groups are made, not given
 DATASETS = {
-    **{name: DatasetSpec(load_colored, ("skew", "minorities")) for name in COLORING_SPECS},
-    "CIFAR10_S": DatasetSpec(load_cifar10_s, ("skew",)),
-    "CIFAR10_S_90": DatasetSpec(load_cifar10_s, ("skew",)),
+    **{name: DatasetSpec(load_colored, (*MADE_GROUPS, "minorities")) for name in COLORING_SPECS},
+    "CIFAR10_S": DatasetSpec(load_cifar10_s, MADE_GROUPS),
+    "CIFAR10_S_90": DatasetSpec(load_cifar10_s, MADE_GROUPS),
     "CelebA": DatasetSpec(load_celeba, ("target_attr", "protected_attr", "rare_cells")),
     "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr", "rare_cells")),
     "BFFHQ": DatasetSpec(load_bffhq),
@@ -68,7 +72,7 @@ def get_dataset(name: str, data_path: str | Path = "data", **options) -> Dataset
         raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
     request = DatasetRequest(name, Path(data_path).expanduser(), **options)
     check_request(request)
-    return DATASETS[name].load(request)
+    return remove_groups(DATASETS[name].load(request), request.train_without, request.test_without)
 
 
 def check_request(request: DatasetRequest) -> None:

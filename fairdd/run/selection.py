@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fairdd.core.errors import UserError
 from fairdd.core.rng import torch_generator
-from fairdd.datasets.base import Dataset, GroupedImages
+from fairdd.datasets.base import Dataset, subset
 from fairdd.flags import Flags
 
 HIGHEST = {"accuracy": "accuracy", "worst_cell": "worst_cell_accuracy"}         # --select_by -> metric
@@ -45,11 +45,6 @@ def with_validation(data: Dataset, share: float, data_seed: int) -> Dataset:
     return replace(data, train=subset(train, kept), val=subset(train, is_held_out.nonzero().flatten()),
                    train_paths=paths, notes=(*data.notes, f"{int(is_held_out.sum())} of {len(train)} training images "
                                                           "are held out to select the result"))
-
-
-def subset(images: GroupedImages, rows: Tensor) -> GroupedImages:
-    """Return the images at rows (n,)."""
-    return replace(images, images=images.images[rows], labels=images.labels[rows], groups=images.groups[rows])
 
 
 def better(best: Selected | None, summary: dict, args: Flags, iteration: int, synset: list[Tensor]) -> Selected:
