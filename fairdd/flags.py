@@ -234,7 +234,8 @@ def add_data_flags(add: Callable) -> None:
              "of several joined by commas every combination is one class")
     add("--protected_attr", metavar="NAME", help="attribute that is the group: likewise (Male; race; group)")
     add("--skew", type=share,
-        help="share of a training class in its own color, for Colored_* and CIFAR10_S; default: 0.9")
+        help="share of a training class in its own color, for Colored_* and CIFAR10_S; default: 0.9; for Folder with "
+             "--protected_attr color: share in gray, or in color; default: images as they are")
     add("--minorities", choices=MINORITIES, default="equal",
         help="for Colored_*: divide the rest of a training class among the other nine colors equally, or in the ratio "
              "1:2:...:9; default: %(default)s")

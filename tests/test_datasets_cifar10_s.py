@@ -12,7 +12,8 @@ from PIL import Image
 
 from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
-from fairdd.datasets.cifar10_s import CLASSES, to_gray
+from fairdd.datasets.cifar10_s import CLASSES
+from fairdd.datasets.gray import to_gray
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ DATASETS = {
     "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr", "rare_cells")),
     "BFFHQ": DatasetSpec(load_bffhq),
     "Folder": DatasetSpec(load_folder, ("target_attr", "protected_attr", "rare_cells", "labels", "path_column",
-                                        "unknown", "split_by", "follow_links")),
+                                        "unknown", "split_by", "follow_links", "skew")),
 }
 
 
