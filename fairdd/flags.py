@@ -22,6 +22,7 @@ from fairdd.core.compiled import check_compiler
 from fairdd.core.errors import UserError
 from fairdd.core.parallel import PRECISIONS
 from fairdd.datasets import DATASETS
+from fairdd.datasets.colored import MINORITIES
 from fairdd.datasets.splits import RARE_CELLS
 from fairdd.matching.alignment import ALIGNMENTS
 from fairdd.matching.augment import OPERATIONS
@@ -234,7 +235,15 @@ def add_data_flags(add: Callable) -> None:
              "of several joined by commas every combination is one class")
     add("--protected_attr", metavar="NAME", help="attribute that is the group: likewise (Male; race; group)")
     add("--skew", type=share,
-        help="share of a training class in its own color, for Colored_* and CIFAR10_S; default: 0.9")
+        help="share of a training class in its own color, for Colored_* and CIFAR10_S; default: 0.9; for Folder with "
+             "--protected_attr color: share in gray, or in color; default: images as they are")
+    add("--minorities", choices=MINORITIES, default="equal",
+        help="for Colored_*: divide the rest of a training class among the other nine colors equally, or in the ratio "
+             "1:2:...:9; default: %(default)s")
+    add("--train_without", metavar="GROUPS",
+        help="for Colored_* and CIFAR10_S: leave the training images of these groups out: red,blue; default: none")
+    add("--test_without", metavar="GROUPS",
+        help="likewise the test images; the classes and groups of the data set stay; default: none")
     add("--im_size", type=int_at_least(8), help="side of the images in pixels; default: 16, 32 or 64, by data set")
     add("--skip_bad_images", action="store_true", help="leave out and count images that are missing or unreadable")
     add("--rare_cells", choices=RARE_CELLS, default="omit",

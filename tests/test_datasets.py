@@ -18,7 +18,9 @@ def test_an_unknown_name_is_refused_with_the_known_names():
 
 @pytest.mark.parametrize("name, option", [("Colored_Digits", dict(target_attr="age")), ("BFFHQ", dict(skew=0.5)),
                                           ("BFFHQ", dict(protected_attr="race")), ("UTKface", dict(skew=0)),
-                                          ("BFFHQ", dict(rare_cells="shrink")), ("CelebA", dict(labels="a.csv"))])
+                                          ("BFFHQ", dict(rare_cells="shrink")), ("CelebA", dict(labels="a.csv")),
+                                          ("CIFAR10_S", dict(minorities="unequal")),
+                                          ("Folder", dict(train_without="a")), ("BFFHQ", dict(test_without="male"))])
 def test_an_unsupported_option_is_refused(name, option):
     with pytest.raises(UserError, match=f"--{next(iter(option))} is not supported for {name}; supported by: "):
         get_dataset(name, **option)
@@ -26,7 +28,8 @@ def test_an_unsupported_option_is_refused(name, option):
 
 @pytest.mark.parametrize("name, option", [("Colored_Digits", dict(skew=1.5)), ("Colored_Digits", dict(skew=-0.1)),
                                           ("Colored_Digits", dict(im_size=0)), ("Colored_Digits", dict(data_seed=-1)),
-                                          ("UTKface", dict(rare_cells="drop"))])
+                                          ("UTKface", dict(rare_cells="drop")),
+                                          ("Colored_Digits", dict(minorities="odd"))])
 def test_a_value_out_of_range_is_refused(name, option):
     with pytest.raises(UserError, match=f"--{next(iter(option))} must be"):
         get_dataset(name, **option)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
-from fairdd.datasets.cifar10_s import CLASSES, to_gray
+from fairdd.datasets.cifar10_s import CLASSES
+from fairdd.datasets.gray import to_gray
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,14 @@ def test_every_test_image_appears_in_gray_and_in_color(root):
     gray, color = test.images[:20], test.images[20:]
     assert is_gray(gray).all() and not is_gray(color).any()
     assert gray.equal(torch.from_numpy(to_gray(color.numpy()))) and test.labels[:20].equal(test.labels[20:])
+
+
+def test_a_group_can_be_left_out_of_training_but_the_test_needs_both(root):
+    full, data = (get_dataset("CIFAR10_S", root, train_without=names, progress=False) for names in (None, "gray"))
+    assert data.train.images.equal(full.train.images[~is_gray(full.train.images)]) and len(data.train) < len(full.train)
+    assert data.test.images.equal(full.test.images)
+    with pytest.raises(UserError, match="leaves 1 of the groups gray, color; fairness metrics need 2"):
+        get_dataset("CIFAR10_S_90", root, test_without="color", progress=False)
 
 
 def test_gray_is_the_rounded_luma():

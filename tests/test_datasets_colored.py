@@ -3,6 +3,7 @@
 import gzip
 import random
 import shutil
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from sklearn.datasets import load_digits
 
 from fairdd.core.errors import UserError
 from fairdd.datasets import get_dataset
-from fairdd.datasets.colored import PALETTE, SHADED_BACKGROUND, SHADED_FOREGROUND, overflowing_background
+from fairdd.datasets.colored import (
+    COLOR_NAMES,
+    PALETTE,
+    SHADED_BACKGROUND,
+    SHADED_FOREGROUND,
+    overflowing_background,
+    rising_chunks,
+)
 
 OFFICIAL_TEST = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
 NAMES = [f"Colored_{source}_{position}{suffix}" for source in ("MNIST", "FashionMNIST")
@@ -52,6 +60,83 @@ def test_the_share_of_the_own_color_is_the_skew_rounded_down(idx_root, skew):
     train = get_dataset("Colored_MNIST_foreground", idx_root, skew=skew).train
     assert train.counts().diagonal().tolist() == [int(100 * skew + 0.5) * 20 // 100] * 10
     assert train.counts().sum(0).tolist() == [20] * 10
+
+
+@pytest.mark.parametrize("skew", [0, 0.29, 0.9, 1])
+def test_unequal_minorities_have_the_ratio_1_to_9_in_the_drawn_order_of_colors(skew):
+    data, equal = (get_dataset("Colored_Digits", skew=skew, minorities=kind) for kind in ("unequal", "equal"))
+    generator, counts = np.random.RandomState(30), data.train.counts()
+    for label, size in enumerate(data.train.class_sizes().tolist()):
+        generator.shuffle(np.empty(size))                           # of the images; then the order of the colors
+        others = (label + np.arange(1, 10)) % 10
+        generator.shuffle(others)
+        own = int(100 * skew + 0.5) * size // 100
+        assert counts[label, label] == own
+        sizes = counts[others, label].tolist()
+        assert sizes == sorted(sizes) and sum(sizes) == size - own
+        assert all(abs(actual - (size - own) * k / 45) < 1 for k, actual in enumerate(sizes, 1))
+    visible = data.train.images.flatten(2).amax(2)
+    assert visible.equal(torch.from_numpy(PALETTE)[data.train.groups].byte())
+    changed = {name for name, value in data.digest().items() if value != equal.digest()[name]}
+    assert changed == ({"train images", "train groups", "train labels"} if skew < 1 else set())
+
+
+def test_unequal_minorities_use_every_image_once():
+    unequal, equal = (get_dataset("Colored_Digits", minorities=kind).train for kind in ("unequal", "equal"))
+    shapes, expected = (sorted([label, *shape] for label, shape in zip(
+        train.labels.tolist(), (train.images.amax(1) > 0).flatten(1).tolist(), strict=True))
+        for train in (unequal, equal))
+    assert shapes == expected
+
+
+@pytest.mark.parametrize("count", range(0, 700, 7))
+def test_rising_chunks_divide_by_largest_remainder(count):
+    chunks = rising_chunks(np.arange(count), 9)
+    assert np.concatenate(chunks).tolist() == list(range(count))
+    exact = [Fraction(count * k, 45) for k in range(1, 10)]
+    rounded_up = [k for k in range(9) if len(chunks[k]) > exact[k] // 1]
+    assert all(len(chunks[k]) - exact[k] // 1 in (0, 1) for k in range(9))
+    others = [k for k in range(9) if k not in rounded_up]
+    assert min((exact[k] % 1 for k in rounded_up), default=1) >= max((exact[k] % 1 for k in others), default=0)
+
+
+def test_the_smallest_unequal_minority_of_an_mnist_class_is_that_of_the_paper():
+    official = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+    smallest = [len(rising_chunks(np.arange(size - size * 9 // 10), 9)[0]) for size in official]
+    assert min(smallest) == 12 and max(smallest) <= 15
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images_of_the_named_colors_are_left_out_of_one_split_and_no_others(split):
+    full = get_dataset("Colored_Digits")
+    data = get_dataset("Colored_Digits", **{f"{split}_without": "Red, pale yellow"})
+    before, after = getattr(full, split), getattr(data, split)
+    visible = before.images.flatten(2).amax(2)
+    kept = ~torch.stack([(visible == torch.tensor(color)).all(1) for color in ((255, 0, 0), (255, 255, 128))]).any(0)
+    for field in ("images", "labels", "groups"):
+        assert getattr(after, field).equal(getattr(before, field)[kept])
+    assert after.group_names == before.group_names and after.counts()[[0, 3]].sum() == 0
+    changed = {name for name, value in data.digest().items() if value != full.digest()[name]}
+    assert changed == {f"{split} {field}" for field in ("images", "labels", "groups")}
+    count = len(before) - int(kept.sum())
+    assert data.notes == (f"--{split}_without Red, pale yellow: {count} of {len(before)} images are left out",)
+
+
+def test_a_class_without_its_own_color_keeps_its_images_in_other_colors():
+    full, data = (get_dataset("Colored_Digits", train_without=names).train for names in (None, "blue"))
+    assert data.counts()[6].sum() == 0 and data.counts()[:6, 6].equal(full.counts()[:6, 6])
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(train_without="red,pink"), "--train_without: unknown group 'pink'; known: red, orange, .*, white$"),
+    (dict(test_without=""), "--test_without: unknown group ''; known: red"),
+    (dict(train_without=",".join(COLOR_NAMES)), "leaves no training image of 10 classes"),
+    (dict(train_without="red", skew=1), r"leaves no training image of 1 classes \(zero\); groups: red"),
+    (dict(test_without=",".join(COLOR_NAMES)), "leaves 0 of the groups"),
+    (dict(test_without=",".join(COLOR_NAMES[1:])), "leaves 1 of the groups red, .*; fairness metrics need 2$")])
+def test_groups_that_cannot_be_left_out_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        get_dataset("Colored_Digits", **options)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -46,7 +46,7 @@ def test_bad_rows_are_named(own, old, new, message):
     (dict(target_attr="age:20,40,90"), "90 and over"),
     (dict(target_attr="gender:3", protected_attr="race"), "row 2: gender is 'male', not a number"),
     (dict(protected_attr="path"), "no column 'path'"), (dict(labels="x" * 999), "not found"),
-    (dict(skew=0.9), "--skew is not supported for Folder")])
+    (dict(skew=0.9), "it needs --protected_attr color, not gender")])
 def test_unusable_columns_and_options_are_refused(own, options, message):
     with pytest.raises(UserError, match=message):
         get(own, **options)

@@ -221,6 +221,27 @@ def test_skew_zero_runs_with_no_training_image_in_its_own_color(tmp_path):
     assert np.trace(read_json(tmp_path / "dataset.json")["train"]) == 0
 
 
+def test_metrics_of_a_run_without_some_groups_cover_the_others(tmp_path, capsys):
+    results = run("DM", tmp_path, "--FairDD", "--train_without", "red,cyan", "--test_without", "blue")
+    table, counts = np.array(results["table"], float), np.array(read_json(tmp_path / "dataset.json")["train"])
+    assert np.isnan(table[6]).all() and not np.isnan(np.delete(table, 6, 0)).any()
+    assert (counts.sum(1) == 0).nonzero()[0].tolist() == [0, 5]
+    assert results["DEO_M"]["mean"] >= 0 and "covers 90 of 100 cells" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", [("minorities", "unequal"), ("train_without", "red"), ("test_without", "red")])
+def test_a_run_of_an_older_version_has_every_group_in_equal_shares(tmp_path, capsys, flag):
+    name, value = flag
+    run("DM", tmp_path)
+    record = read_json(tmp_path / "flags.json")
+    del record["flags"][name]
+    (tmp_path / "flags.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    run("DM", tmp_path)
+    assert "this run is finished" in capsys.readouterr().out
+    assert f"{name} = {value} is requested" in refused(capsys, "DM", tmp_path, f"--{name}", value)
+
+
 def test_quiet_prints_neither_data_nor_settings_and_logs_both(tmp_path, capsys):
     run("DM", tmp_path / "loud")
     loud = capsys.readouterr().out

@@ -22,7 +22,8 @@ NEW = [
     "quiet", "rare_cells", "path_column", "unknown", "split_by", "follow_links",
     "cluster", "max_clustered", "eval_recipe",
     "groups", "groups_of", "group_features", "group_noise", "known_groups", "unknown_groups",
-    "select", "select_by", "min_accuracy", "val_share", "device_data", "compile",
+    "select", "select_by", "min_accuracy", "val_share", "device_data", "compile", "minorities",
+    "train_without", "test_without",
 ]
 IDC_FLAGS = ["pixel_steps", "train_net", "n_data", "cutmix", "batch_syn_max", "cluster_every"]
 CAFE_FLAGS = ["max_steps", "max_epochs", "watch"]

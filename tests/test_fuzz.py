@@ -24,7 +24,7 @@ import main_DM
 import networks
 from fairdd.core.errors import UserError
 from fairdd.datasets import DATASETS, get_dataset
-from fairdd.datasets.colored import DIGITS, PALETTE
+from fairdd.datasets.colored import COLOR_NAMES, DIGITS, PALETTE
 from fairdd.datasets.utkface import NAMES as UTKFACE_NAMES
 from fairdd.flags import RUNTIME_FLAGS
 from fairdd.matching.augment import OPERATIONS
@@ -88,7 +88,9 @@ TINY = ["--num_eval", "1", "--epoch_eval_train", "1", "--ipc", "1", "--batch_rea
         "--Iteration", "1", "--model", "ConvNetD1W32", "--restart", "--batch_train", "7"]
 RUNNING = {
     "--align": ["vanilla", "fairdd", "barycenter"], "--init": ["real", "balanced", "noise"],
-    "--skew": ["0", "0.3", "1"],
+    "--skew": ["0", "0.3", "1"], "--minorities": ["equal", "unequal", "odd"],
+    "--train_without": ["red", "Red, pale yellow", "pink", ""],
+    "--test_without": ["blue,red", "red,", ",".join(COLOR_NAMES[1:])],
     "--dis_metric": ["ours", "mse", "cos", "l1", "other"], "--eval_mode": ["S", "SS", "other"],
     "--ipc": ["2", "3", "0", "500"], "--model": ["LeNet", "MLP", "ConvNetD1W32BN", "ConvNetD9"], "--num_exp": ["2"],
     "--dsa_strategy": ["none", "flip", "color_cutout", "crop_scale_rotate"], "--Iteration": ["0", "2"],

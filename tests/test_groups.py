@@ -277,7 +277,7 @@ def test_the_majority_share_is_that_of_the_mean_of_the_groups_means():
     labels, used = (torch.randint(number, (600,), generator=generator) for number in (2, 4))
     others = torch.randint(3, (600,), generator=generator)
     true = torch.where(torch.rand(600, generator=generator) < 0.6, labels, others)
-    one_hot = torch.nn.functional.one_hot(true, 3).double()         # the mean of a set of images is its shares of groups
+    one_hot = torch.nn.functional.one_hot(true, 3).double()           # its mean is the share of each group
     means = segment_sum(one_hot, targets := per_group_targets(labels, used))
     expected = [means[targets.classes == label].mean(0)[label] for label in range(2)]
     assert agreement.majority_share(used, true, labels) == pytest.approx(np.mean(expected))

@@ -152,5 +152,6 @@ def test_upgraded_flags_are_those_of_todays_entry():
     new = {"quiet", "non_default", "entry", "rare_cells", "path_column", "unknown", "split_by", "follow_links",
            "cluster", "max_clustered", "eval_recipe", "pixel_steps", "train_net", "n_data", "cutmix", "batch_syn_max",
            "cluster_every", "groups", "groups_of", "group_features", "group_noise", "known_groups", "unknown_groups",
-           "select", "select_by", "min_accuracy", "val_share", "device_data", "compile"}
+           "select", "select_by", "min_accuracy", "val_share", "device_data", "compile", "minorities",
+           "train_without", "test_without"}
     assert record["flags"].keys() >= args.keys() - new

@@ -12,8 +12,9 @@ from fairdd.datasets.base import Dataset, GroupedImages, denormalize, normalize
 from fairdd.datasets.bffhq import load_bffhq
 from fairdd.datasets.celeba import load_celeba
 from fairdd.datasets.cifar10_s import load_cifar10_s
-from fairdd.datasets.colored import COLORING_SPECS, load_colored
+from fairdd.datasets.colored import COLORING_SPECS, MINORITIES, load_colored
 from fairdd.datasets.custom import load_folder
+from fairdd.datasets.missing_groups import remove_groups
 from fairdd.datasets.splits import RARE_CELLS
 from fairdd.datasets.utkface import load_utkface
 
@@ -41,6 +42,9 @@ class DatasetRequest:
     split_by: str | None = None                 # Folder: the column whose values stay on one side of a drawn split
     follow_links: bool = False                  # Folder: allow links out of the folder
     rare_cells: str = "omit"                    # cells too rare to test: "omit", "refuse" or "shrink" (splits.py)
+    minorities: str = "equal"                   # sizes of a class's other colors: "equal" or "unequal" (1:2:...:9)
+    train_without: str | None = None            # groups without training images, separated by commas
+    test_without: str | None = None             # groups without test images
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,16 @@ class DatasetSpec:
     options: tuple[str, ...] = ()
 
 
+MADE_GROUPS = ("skew", "train_without", "test_without")     # options where groups are made, not given
 DATASETS = {
-    **{name: DatasetSpec(load_colored, ("skew",)) for name in COLORING_SPECS},
-    "CIFAR10_S": DatasetSpec(load_cifar10_s, ("skew",)),
-    "CIFAR10_S_90": DatasetSpec(load_cifar10_s, ("skew",)),
+    **{name: DatasetSpec(load_colored, (*MADE_GROUPS, "minorities")) for name in COLORING_SPECS},
+    "CIFAR10_S": DatasetSpec(load_cifar10_s, MADE_GROUPS),
+    "CIFAR10_S_90": DatasetSpec(load_cifar10_s, MADE_GROUPS),
     "CelebA": DatasetSpec(load_celeba, ("target_attr", "protected_attr", "rare_cells")),
     "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr", "rare_cells")),
     "BFFHQ": DatasetSpec(load_bffhq),
     "Folder": DatasetSpec(load_folder, ("target_attr", "protected_attr", "rare_cells", "labels", "path_column",
-                                        "unknown", "split_by", "follow_links")),
+                                        "unknown", "split_by", "follow_links", "skew")),
 }
 
 
@@ -69,7 +74,7 @@ def get_dataset(name: str, data_path: str | Path = "data", **options) -> Dataset
         raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
     request = DatasetRequest(name, Path(data_path).expanduser(), **options)
     check_request(request)
-    return DATASETS[name].load(request)
+    return remove_groups(DATASETS[name].load(request), request.train_without, request.test_without)
 
 
 def check_request(request: DatasetRequest) -> None:
@@ -81,8 +86,9 @@ def check_request(request: DatasetRequest) -> None:
             raise UserError(f"--{option} is not supported for {request.name}; supported by: {', '.join(names)}")
     if request.skew is not None and not 0 <= request.skew <= 1:
         raise UserError(f"--skew must be between 0 and 1, not {request.skew}")
-    if request.rare_cells not in RARE_CELLS:
-        raise UserError(f"--rare_cells must be one of {', '.join(RARE_CELLS)}, not {request.rare_cells!r}")
+    for option, choices in (("rare_cells", RARE_CELLS), ("minorities", MINORITIES)):
+        if getattr(request, option) not in choices:
+            raise UserError(f"--{option} must be one of {', '.join(choices)}, not {getattr(request, option)!r}")
     if request.im_size is not None and request.im_size < 1:
         raise UserError(f"--im_size must be at least 1 pixel, not {request.im_size}")
     if not 0 <= request.data_seed < 2**32:

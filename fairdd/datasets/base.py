@@ -132,6 +132,11 @@ class Dataset:
         return digests | {name: hashlib.sha256(repr(fact).encode()).hexdigest()[:32] for name, fact in facts.items()}
 
 
+def subset(images: GroupedImages, rows: Tensor) -> GroupedImages:
+    """Return the images at rows (n,)."""
+    return replace(images, images=images.images[rows], labels=images.labels[rows], groups=images.groups[rows])
+
+
 def digest_tensor(tensor: Tensor) -> str:
     """Hash the type, shape and values of a tensor, in threads: 2 GB (CelebA) take 1.2 seconds of CPU time."""
     values = tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy()

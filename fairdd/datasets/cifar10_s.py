@@ -1,22 +1,20 @@
 """CIFAR10-S: classes 0 to 4 mostly gray, classes 5 to 9 mostly in color; group 0 is gray, group 1 is color.
 
-Wang et al.: Towards Fairness in Visual Recognition, CVPR 2020. Every test image appears in both forms.
+The rule is in gray.py.
 """
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import Dataset, GroupedImages, resize
-from fairdd.datasets.colored import floor_share
 from fairdd.datasets.files import candidate_folders, dataset_not_found, download, list_images
+from fairdd.datasets.gray import GROUPS, choose_gray, in_both_forms, to_gray
 from fairdd.datasets.image_cache import load_images
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-GROUPS = ("gray", "color")
 NORMALIZATION = (0.48905, 0.48451, 0.46715), (0.24278, 0.24082, 0.25098)
 SKEW = 0.9
 BATCHES = "cifar-10-batches-py"
@@ -34,12 +32,10 @@ def load_cifar10_s(request) -> Dataset:
     train, test, notes = read_cifar10(request)
     seed = 0 if request.data_seed == 30 else request.data_seed      # 30 means published: here NumPy's seed 0
     (images, labels), (test_images, test_labels) = (shuffle(*arrays, seed) for arrays in (train, test))
-    gray = choose_gray(labels, SKEW if request.skew is None else request.skew)
+    gray = choose_gray(labels, SKEW if request.skew is None else request.skew, len(CLASSES))
     images[gray] = to_gray(images[gray])
-    test_images = np.concatenate([to_gray(test_images), test_images])
-    test_groups = np.repeat((0, 1), len(test_labels))
     return Dataset(request.name, grouped(images, labels, 1 - gray.astype(np.int64), request.im_size),
-                   grouped(test_images, np.tile(test_labels, 2), test_groups, request.im_size), notes)
+                   grouped(*in_both_forms(test_images, test_labels), request.im_size), notes)
 
 
 def grouped(images, labels, groups, size) -> GroupedImages:
@@ -52,24 +48,6 @@ def shuffle(images: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarr
     """Return both in the same random order."""
     order = np.random.RandomState(seed).permutation(len(labels))
     return images[order], labels[order]
-
-
-def choose_gray(labels: np.ndarray, skew: float) -> np.ndarray:
-    """Choose the first ⌊skew·n⌋ images of classes 0 to 4, the first n − ⌊skew·n⌋ of 5 to 9. (N,) -> (N,) bool"""
-    gray = np.zeros(len(labels), bool)
-    for label in range(len(CLASSES)):
-        members = np.flatnonzero(labels == label)
-        majority = floor_share(skew, len(members))
-        gray[members[: majority if label < 5 else len(members) - majority]] = True
-    return gray
-
-
-def to_gray(images: np.ndarray) -> np.ndarray:
-    """Replace each pixel by its luma (ITU-R 601), as Pillow does. (N, 3, H, W) uint8 -> same"""
-    count, _, height, width = images.shape
-    column = images.transpose(0, 2, 3, 1).reshape(count * height, width, 3)         # all images, stacked
-    luma = np.asarray(Image.fromarray(column).convert("L")).reshape(count, 1, height, width)
-    return luma.repeat(3, axis=1)
 
 
 def read_cifar10(request) -> tuple:

@@ -38,6 +38,7 @@ SHADED_FOREGROUND = (LEVEL * PALETTE // 255).astype(np.uint8)               # fr
 SHADED_BACKGROUND = ((255 - LEVEL) * PALETTE // 255).astype(np.uint8)       # from the color to black
 WRITER_BORDER = 1287    # a form begins here (scikit-learn MOOC, "Sample grouping": 0, 130, 256, ..., 1157, 1287, ...)
 SKEW = 0.9
+MINORITIES = ("equal", "unequal")           # sizes of a class's groups without its own color
 PUBLISHED, CENTERED = 4, 2                  # offset of the 28 x 28 pixels from the top and left of 32 x 32
 
 
@@ -47,7 +48,8 @@ def load_colored(request) -> Dataset:
     (train, train_labels), (test, test_labels) = spec.read(request)
     generator = np.random.RandomState(request.data_seed)        # one stream: training first, then test
     skew = SKEW if request.skew is None else request.skew
-    train_draw = assign_colors(train_labels, skew, generator, spec.divide)
+    divide = rising_chunks if request.minorities == "unequal" else spec.divide
+    train_draw = assign_colors(train_labels, skew, generator, divide)
     test_draw = spec.draw_test(test_labels, generator)
     return Dataset(request.name, colorize(train, train_labels, *train_draw, spec, request.im_size),
                    colorize(test, test_labels, *test_draw, spec, request.im_size))
@@ -65,6 +67,7 @@ def colorize(pixels, labels, index, colors, spec, size) -> GroupedImages:
 def assign_colors(labels: np.ndarray, skew: float, generator, divide: Callable) -> tuple[np.ndarray, np.ndarray]:
     """Give ⌊skew·n⌋ images of each class its own color and divide the rest among the other nine colors.
 
+    divide: takes the rest and nine, returns the images of each other color; the order of these colors is drawn.
     labels: (N,) -> index (N,) of the images, shuffled, and colors (N,)
     """
     buckets = [[] for _ in PALETTE]
@@ -86,6 +89,15 @@ def equal_chunks(rest: np.ndarray, count: int) -> list[np.ndarray]:
     """Divide into count equal chunks, the last one short (or, of few images, the last ones empty), as published."""
     size = math.ceil(len(rest) / count)
     return [rest[k * size : (k + 1) * size] for k in range(count)]
+
+
+def rising_chunks(rest: np.ndarray, count: int) -> list[np.ndarray]:
+    """Divide into count chunks in the ratio 1 : 2 : ... : count, as in FairDD, table 21, by largest remainder."""
+    ratio = np.arange(1, count + 1)
+    sizes, remainders = np.divmod(len(rest) * ratio, ratio.sum())
+    left = len(rest) - sizes.sum()
+    sizes[np.argsort(remainders, kind="stable")[count - left :]] += 1
+    return np.split(rest, sizes.cumsum()[:-1])
 
 
 def floor_share(share: float, count: int) -> int:

@@ -49,8 +49,8 @@ def majority_share(used: Tensor, true: Tensor, labels: Tensor) -> float:
     """Return the share that the most frequent true group of a class has in its used groups, each weighted equally.
 
     The mean over classes; three (N,). FairDD with DM pulls the mean of a class's synthetic images to the mean of its
-    groups' means, so this is the share of the majority there: as for vanilla with one group per class, 1 / G with G true
-    groups.
+    groups' means, so this is the share of the majority there: that of vanilla with one group per class, 1 / G with G
+    true groups.
     """
     cells, counts = true_groups_of_cells(used, true, labels)
     shares = counts.double() / counts.sum(1, keepdim=True)

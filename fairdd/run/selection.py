@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fairdd.core.errors import UserError
 from fairdd.core.rng import torch_generator
-from fairdd.datasets.base import UNKNOWN, Dataset, GroupedImages
+from fairdd.datasets.base import UNKNOWN, Dataset, subset
 from fairdd.evaluation.metrics import defined_values
 from fairdd.flags import Flags
 
@@ -46,11 +46,6 @@ def with_validation(data: Dataset, share: float, data_seed: int) -> Dataset:
     return replace(data, train=subset(train, kept), val=subset(train, is_held_out.nonzero().flatten()),
                    train_paths=paths, notes=(*data.notes, f"{int(is_held_out.sum())} of {len(train)} training images "
                                                           "are held out to select the result"))
-
-
-def subset(images: GroupedImages, rows: Tensor) -> GroupedImages:
-    """Return the images at rows (n,)."""
-    return replace(images, images=images.images[rows], labels=images.labels[rows], groups=images.groups[rows])
 
 
 def with_cell_accuracy(metrics: dict) -> dict:

@@ -15,9 +15,11 @@ import pandas as pd
 
 from fairdd.core.errors import UserError
 from fairdd.datasets.base import UNKNOWN
+from fairdd.datasets.custom.gray import PROTECTED
 from fairdd.datasets.custom.table import ImageTable, match_column
 from fairdd.datasets.custom.values import parse_number
 from fairdd.datasets.files import preview
+from fairdd.datasets.gray import GROUPS
 from fairdd.datasets.splits import Attribute, check_distinct, cross
 
 
@@ -30,7 +32,7 @@ class ColumnChoice(NamedTuple):
 
 class ChosenColumns(NamedTuple):
     """The columns that are crossed into classes or into groups, and the column whose values stay on one side of a drawn
-    split, if any."""
+    split, if any. protected is empty if --skew draws the groups."""
 
     target: list[ColumnChoice]
     protected: list[ColumnChoice]
@@ -54,16 +56,33 @@ class ChosenColumns(NamedTuple):
 
 
 def choose_columns(table: ImageTable, request) -> ChosenColumns:
-    """Return the columns that --target_attr and --protected_attr name, by default class and group, and --split_by."""
-    given = {"--target_attr": request.target_attr, "--protected_attr": request.protected_attr}
-    target, protected = (
-        [ColumnChoice(match_column(table.title, table.data, name, flag), cuts)
-         for name, cuts in parse_columns(default if text is None else str(text))]
-        for (flag, text), default in zip(given.items(), ("class", "group"), strict=True))
+    """Return the columns that --target_attr and --protected_attr name, by default class and group, and --split_by.
+
+    With --skew the groups are drawn: no column is protected.
+    """
+    target = match_columns(table, request.target_attr, "class", "--target_attr")
+    if request.skew is None:
+        protected = match_columns(table, request.protected_attr, "group", "--protected_attr")
+    else:
+        protected = []
+        refuse_column(table, PROTECTED)
     check_distinct(table.title, *([choice.name for choice in choices] for choices in (target, protected)))
     if request.split_by is None:
         return ChosenColumns(target, protected)
     return ChosenColumns(target, protected, match_column(table.title, table.data, request.split_by, "--split_by"))
+
+
+def match_columns(table: ImageTable, text: str | None, default: str, flag: str) -> list[ColumnChoice]:
+    """Return the columns that a flag names, or the default, spelled as in the table."""
+    return [ColumnChoice(match_column(table.title, table.data, name, flag), cuts)
+            for name, cuts in parse_columns(default if text is None else str(text))]
+
+
+def refuse_column(table: ImageTable, name: str) -> None:
+    """Raise UserError if the table has a column with the name of the attribute that --skew draws."""
+    if name in table.data:
+        raise UserError(f"{table.title} has a column {name!r}, and --skew draws an attribute of this name: rename the "
+                        "column, or take it as it is without --skew")
 
 
 def parse_columns(text: str) -> list[ColumnChoice]:
@@ -81,9 +100,14 @@ def parse_columns(text: str) -> list[ColumnChoice]:
 
 
 def make_attributes(table: ImageTable, columns: ChosenColumns) -> tuple[Attribute, Attribute]:
-    """Return the target and the protected attribute of the table's images; an unknown group has the value UNKNOWN."""
-    target, protected = cross_columns(table, columns.target, "classes"), table.with_groups()
-    protected = cross_columns(protected, columns.protected, "groups")
+    """Return the target and the protected attribute of the table's images; an unknown group has the value UNKNOWN.
+
+    A protected attribute that is drawn is constant.
+    """
+    target = cross_columns(table, columns.target, "classes")
+    if not columns.protected:
+        return target, Attribute(np.zeros(len(table), np.int64), (" or ".join(GROUPS),))
+    protected = cross_columns(table.with_groups(), columns.protected, "groups")
     if table.no_group is None:
         return target, protected
     values = np.full(len(table), UNKNOWN)

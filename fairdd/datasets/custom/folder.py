@@ -1,7 +1,7 @@
 """Load a user's own images: a folder with a CSV that describes them, with folders class/group/, or of parquet files.
 
-Any columns may be class and group (columns.py). Without a given split one is drawn (split.py), and returned with the
-data set, so that a run can write it beside its results.
+Any columns may be class and group (columns.py), or some images are made gray (gray.py). Without a given split one is
+drawn (split.py), and returned with the data set, so that a run can write it beside its results.
 """
 
 import os
@@ -16,6 +16,7 @@ from fairdd.datasets.base import Dataset
 from fairdd.datasets.custom.class_folders import read_class_folders
 from fairdd.datasets.custom.columns import ChosenColumns, choose_columns, make_attributes
 from fairdd.datasets.custom.csv_files import read_csv_files
+from fairdd.datasets.custom.gray import PROTECTED, check_protected, describe_gray, make_gray, show_both_forms
 from fairdd.datasets.custom.parquet import list_parquet, read_parquet_files
 from fairdd.datasets.custom.paths import ImageFinder, locate_images
 from fairdd.datasets.custom.split import check_cells, find_copies, make_split, settle_splits
@@ -33,19 +34,25 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]     # mean and std o
 
 def load_folder(request) -> Dataset:
     """Return the images that a DatasetRequest asks for, at 64 pixels by default, normalized by the training images."""
+    check_protected(request)
     table, columns = prepare_table(request)
     files = [request.data_path / path for path in table.paths]
     loaded = load_images(files, request.im_size or 64, request)
     table, files = table.keep(loaded.kept), [files[row] for row in loaded.kept]
     target, protected = make_attributes(table, columns)
     split = make_split(table, target, protected, find_copies(loaded.images, files), columns.split_by, request)
+    notes = ("; ".join(table.notes), *loaded.notes, *split.notes)
+    if request.skew is not None:
+        protected = make_gray(loaded.images, target, split.train, request)
+        notes = (*notes, describe_gray(target.names, request.skew))
     normalization = measure_normalization(loaded.images, split.train)
     is_val = np.array([], bool) if table.splits is None else table.splits == "val"
     train, test, val = (select_images(loaded.images, rows, target, protected, normalization)
                         for rows in (split.train, split.test, np.flatnonzero(is_val)))
+    if request.skew is not None:
+        test, val = show_both_forms(test), show_both_forms(val)
     mean, std = (", ".join(f"{value:.4f}" for value in values) for values in normalization)
-    notes = ("; ".join(table.notes), *loaded.notes, *split.notes,
-             f"normalized with the training images' own mean ({mean}) and std ({std})")
+    notes = (*notes, f"normalized with the training images' own mean ({mean}) and std ({std})")
     return Dataset(request.name, train, test, notes, written_split(table, split) if table.splits is None else (),
                    val=val if len(val) else None, train_paths=tuple(table.paths[split.train].tolist()))
 
@@ -68,10 +75,13 @@ def read_table(request, finder: ImageFinder) -> ImageTable:
     """Read the tables that --labels names, or labels.csv, or the folders class/group/, or parquet files."""
     root = request.data_path
     files = find_labels(root, request.labels)
+    if not files and request.protected_attr == PROTECTED and request.skew is None and not list_parquet(root):
+        raise UserError(f"--protected_attr {PROTECTED} of images without a table needs --skew, 0.9 in the paper: the "
+                        "share of gray images in the first half of the classes, and of images in color in the others")
     if not files:
-        table = read_class_folders(root)
+        table = read_class_folders(root, ("class", "group") if request.skew is None else ("class",))
         if len(table) and request.path_column:
-            raise UserError(f"{root}: images in folders class/group/ have no --path_column; --labels names a table")
+            raise UserError(f"{root}: images in folders class/ have no --path_column; --labels names a table")
         if len(table):
             return table
         files = list_parquet(root)
