@@ -175,8 +175,11 @@ def make_table(rows: dict[str, dict]) -> str:
 def ratio(reference: list[dict], ended: dict[str, dict]) -> str:
     """Return the reference's seconds over the row's, for the same seeds: "> x" if the reference spent its limit.
 
-    It is "–" for a row that spent its limit, and while a seed of the reference has not ended.
+    It is "–" for a row that spent its limit, and while a seed of the reference has not ended. A row whose initial
+    images reach the bounds was not distilled, so it has no ratio either.
     """
+    if all(len(run["evaluations"]) == 1 and run["reached"] for run in ended.values()):
+        return "initial images"
     if not all(run["reached"] for run in ended.values()) or not all("reached" in run for run in reference):
         return "–"
     spent = [sum(run["evaluations"][-1]["seconds"] for run in runs) for runs in (reference, ended.values())]
