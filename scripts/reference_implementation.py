@@ -1,8 +1,8 @@
 """Reference implementation of distillation and evaluation, organized as the papers' released code is.
 
-scripts/benchmark.py times FairDD against it. It loops over classes and groups, makes one backward pass through the
-class's whole batch for every group, uses a DataLoader in the inner loop and trains networks one after another. Next to
-each function stands what the package does instead, on the same Problem.
+scripts/benchmark.py times FairDD against it, and scripts/time_to_quality.py distills with it. It loops over classes and
+groups, makes one backward pass through the class's whole batch for every group, uses a DataLoader in the inner loop and
+trains networks one after another. Next to each function stands what the package does instead, on the same Problem.
 """
 
 import copy
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fairdd.core.rng import torch_generator
 from fairdd.datasets.base import GroupedImages
 from fairdd.evaluation.training import TrainConfig, evaluate_synset, sgd, train_epoch
 from fairdd.matching.alignment import ALIGNMENTS
@@ -94,6 +95,24 @@ def reference_dm_step(problem: Problem, align: str) -> list[Tensor]:
         for mask in problem.target_masks(align, label):
             loss = loss + (real_embeddings[mask].mean(0) - syn_mean).square().sum()
     return [loss.detach(), *torch.autograd.grad(loss, problem.syn.images)]
+
+
+class RealProblem(Problem):
+    """The inputs of a step of the reference implementation: those that main_DM.py has for the same key."""
+
+    def __init__(self, context, syn: SynSet, *key):
+        real = context.real_batch(None, *key)
+        self.real, self.labels, self.groups = real[:], real.labels, real.groups
+        self.syn, self.syn_labels, self.num_classes = syn, syn.labels, context.real.num_classes
+        self.reference_net = with_torch_pooling(context.init_network(context.args.model, *key))
+        self.draws = draw(context.args.dsa_strategy, self.num_classes, torch_generator(*key, "augment"))
+
+
+def reference_dm_update(context, syn: SynSet, *key) -> Tensor:
+    """Make one step of DM + FairDD as the reference implementation does; return the loss."""
+    loss, gradient = reference_dm_step(RealProblem(context, syn, *key), "fairdd")
+    syn.step(syn.images, gradient)
+    return loss
 
 
 def dm_step(problem: Problem, align: str, wrap: Callable = lambda net: net) -> list[Tensor]:
