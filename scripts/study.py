@@ -4,6 +4,7 @@ equal_minutes.py and group_study.py name the rows; a command that is repeated go
 """
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fairdd.report.load_runs import read_run
+from fairdd.run.folder import DATASET
 
 METRICS = ["accuracy", "DEO_M", "DEO_A"]
 
@@ -83,6 +85,15 @@ def make_table(out: Path, dataset: str, rows: dict[str, str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
+def describe_setting(out: Path, dataset: str, rows: dict[str, str]) -> str:
+    """Return the hardware and versions of the first row's first run, and what it noted about the data."""
+    folder = folder_of(out, dataset, next(iter(rows))) / "seed0"
+    if not (folder / "results.json").exists():
+        return "The first row has not finished."
+    versions, notes = read_run(folder).versions, json.loads((folder / DATASET).read_text())["notes"]
+    return "\n".join([f"{versions['hardware']}, torch {versions['torch']}, Python {versions['python']}.", *notes])
+
+
 def write_tables(args: argparse.Namespace, study: Study) -> None:
     """Write each data set's table, and the command of the first seed of each row, into the folder of tables."""
     folder = args.tables or args.out
@@ -92,7 +103,7 @@ def write_tables(args: argparse.Namespace, study: Study) -> None:
         (folder / f"{study.name}_{dataset}.md").write_text(
             f"# {dataset}: {study.title}\n\n{study.about} Accuracy, DEO_M and DEO_A in percent:\n"
             f"means over synthetic sets of 3 networks each (range over sets).\n\n"
-            f"{make_table(args.out, dataset, rows)}\n\n"
+            f"{make_table(args.out, dataset, rows)}\n\n{describe_setting(args.out, dataset, rows)}\n\n"
             f"The command of each row's first seed:\n\n```bash\n{shown}\n```\n")
 
 
