@@ -46,7 +46,7 @@ from fairdd.run.synset_io import SCALES, SavedSets, check_matches_dataset, match
 REAL_EPOCHS = 30            # passes over all real images, which are hundreds of times as many as synthetic ones,
 REAL_EPOCHS_EMBEDDED = 300  # except in the embedded data set
 SPLIT_FLAGS = ("dataset", "data_seed", "labels", "target_attr", "protected_attr")      # which images are test images
-INHERITED = ("Iteration", "eval_overrides", "unknown_groups")                 # from the run, without a flag here
+INHERITED = ("Iteration", "eval_overrides", "unknown_groups")       # from the run, without a flag here
 NOT_INHERITED = ("device", "save_path", "restart", "factor")
 
 

@@ -3,7 +3,7 @@
     python scripts/group_study.py --out results/groups --jobs 2
     python scripts/group_study.py --out results/groups --list          # the commands
 
-The learning rates were chosen on held-out training images; all networks are tested with the true groups.
+The learning rates were compared on held-out training images; all networks are tested with the true groups.
 """
 
 from study import Study, make_parser, run_study

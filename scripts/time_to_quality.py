@@ -56,7 +56,7 @@ QUICK_SETTING = "--dataset Colored_Digits --model ConvNetD1W32 --ipc 2 --batch_r
 QUICK_DEFAULTS = dict(seeds=1, num_eval=1, accuracy=35.0, DEO_A=100.0, max_minutes=0.02)
 SCHEDULE = [0, *(factor * 10**power for power in range(9) for factor in (1, 2, 5))]     # iterations to evaluate
 HELD_OUT = 1 / 6    # of the training images: 10,000 of MNIST's, as many as its test has
-NO_SETTING = ("seeds", "out", "tables", "data_path")        # flags that may change when a command is repeated
+CHANGEABLE = ("seeds", "out", "tables", "data_path")        # flags that may change when a command is repeated
 HEAD = ["row", "seeds that reached the bounds", "seconds until then or the limit: minimum to maximum (mean)",
         "iterations", "seconds of the reference / of the row", "accuracy, DEO_A at the end: held-out images",
         "test images"]
@@ -211,7 +211,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def load_result(args: argparse.Namespace) -> dict:
     """Return the results so far. Raises UserError if they are of other flags or another machine."""
     machine, path = describe_machine(), args.out / f"{NAME}.json"
-    result = dict(setting={name: value for name, value in vars(args).items() if name not in NO_SETTING},
+    result = dict(setting={name: value for name, value in vars(args).items() if name not in CHANGEABLE},
                   commands=commands(args), machine=f"{machine['cpu']}, torch {machine['torch']}.")
     earlier = json.loads(path.read_text()) if path.exists() else result | dict(rows={row: {} for row in ROWS})
     for name in result:

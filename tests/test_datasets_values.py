@@ -122,6 +122,7 @@ def test_rows_of_unknown_group_train_without_it_and_never_test(save):
     assert train | test == expected and not train.keys() & test.keys()
     assert {k for k in range(24) if k % 6 in (2, 3)} <= train.keys() and data.train.group_names == ("1", "2")
     assert "8 rows have an unknown group" in data.notes[0] and dict(data.split)["02.png"] == "train"
+    assert "(blank)" not in data.notes[0]
     without = load(root, protected_attr="value", unknown=("-1", ""))
     assert labels_and_rows(without.test) == test        # the test does not depend on them
 
@@ -159,6 +160,8 @@ def test_images_of_unknown_group_of_a_tested_person_do_not_train(save):
     assert not {k // 3 for k in train} & {k // 3 for k in test} and any(group is None for _, group in train.values())
     left_out = {k for k in range(2, 24, 3) if k // 3 in {tested // 3 for tested in test}}
     assert train.keys() | test.keys() == set(range(24)) - left_out
+    written = {int(path.removesuffix(".png")): name for path, name in data.split}
+    assert written == dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
 
 
 def test_blanks_are_unknown_groups_only_if_named(save):

@@ -284,6 +284,13 @@ def test_the_majority_share_is_that_of_the_mean_of_the_groups_means():
     assert agreement.majority_share(true, true, labels) == pytest.approx(1 / 3)
 
 
+def test_agreement_leaves_images_of_unknown_true_group_out():
+    true, used = made_up([0, 0, 0, 1, 1, 1], [0, 1, UNKNOWN, 0, 2, UNKNOWN]), [0, 1, 2, 0, UNKNOWN, 2]
+    sentence = agreement.describe_agreement(made_up([0, 0, 0, 1, 1, 1], used), true)
+    known = made_up([0, 0, 1], [0, 1, 0])
+    assert sentence == agreement.describe_agreement(known, known) + "; 1 of 6 images are in no group"
+
+
 def test_the_log_tells_the_agreement_with_true_groups(tmp_path):
     main_DM.main([*SMALL, "--groups", "kmeans:3", "--save_path", str(tmp_path)])
     used, true = with_groups("--groups kmeans:3").train, digits().train

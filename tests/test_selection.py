@@ -1,6 +1,7 @@
 """--select val: the best set on validation images is the result, and the test is looked at once."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from refusal import refusal
 from test_resume import final_files, launch, run_to_end, wait_for
 
 import main_DM
+from fairdd.datasets.base import UNKNOWN
 from fairdd.evaluation.metrics import fairness_metrics
 from fairdd.report.comparison import pooling_key
 from fairdd.run.loop import load_data
@@ -34,6 +36,14 @@ def test_a_share_of_every_cell_is_held_out_and_never_matched():
     assert len(held_out & kept) <= len(train) - len(images)         # equal only where two training images are
     assert torch.equal(with_validation(digits(), 0.2, 30).val.images, data.val.images)
     assert not torch.equal(with_validation(digits(), 0.2, 31).val.images, data.val.images)
+
+
+def test_images_of_unknown_group_are_not_held_out():
+    data = digits()
+    groups = data.train.groups.clone()
+    groups[::3] = UNKNOWN
+    data = with_validation(replace(data, train=replace(data.train, groups=groups)), 0.5, 30)
+    assert (data.val.groups != UNKNOWN).all() and (data.train.groups == UNKNOWN).sum() == (groups == UNKNOWN).sum()
 
 
 def summary(accuracy, deo_a, *cells):

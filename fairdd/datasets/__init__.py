@@ -55,11 +55,11 @@ class DatasetSpec:
     options: tuple[str, ...] = ()
 
 
-MADE_GROUPS = ("skew", "train_without", "test_without")     # options where groups are made, not given
+DRAWN_GROUPS = ("skew", "train_without", "test_without")    # options of data sets whose groups are drawn
 DATASETS = {
-    **{name: DatasetSpec(load_colored, (*MADE_GROUPS, "minorities")) for name in COLORING_SPECS},
-    "CIFAR10_S": DatasetSpec(load_cifar10_s, MADE_GROUPS),
-    "CIFAR10_S_90": DatasetSpec(load_cifar10_s, MADE_GROUPS),
+    **{name: DatasetSpec(load_colored, (*DRAWN_GROUPS, "minorities")) for name in COLORING_SPECS},
+    "CIFAR10_S": DatasetSpec(load_cifar10_s, DRAWN_GROUPS),
+    "CIFAR10_S_90": DatasetSpec(load_cifar10_s, DRAWN_GROUPS),
     "CelebA": DatasetSpec(load_celeba, ("target_attr", "protected_attr", "rare_cells")),
     "UTKface": DatasetSpec(load_utkface, ("target_attr", "protected_attr", "rare_cells")),
     "BFFHQ": DatasetSpec(load_bffhq),

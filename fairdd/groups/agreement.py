@@ -46,11 +46,11 @@ def purity(used: Tensor, true: Tensor, labels: Tensor) -> float:
 
 
 def majority_share(used: Tensor, true: Tensor, labels: Tensor) -> float:
-    """Return the share that the most frequent true group of a class has in its used groups, each weighted equally.
+    """Return the share of a class's most frequent true group in each of its used groups, averaged over these groups.
 
     The mean over classes; three (N,). FairDD with DM pulls the mean of a class's synthetic images to the mean of its
-    groups' means, so this is the share of the majority there: that of vanilla with one group per class, 1 / G with G
-    true groups.
+    groups' means, in which the majority has this share: as much as for vanilla with one group per class, and 1 / G with
+    the G true groups.
     """
     cells, counts = true_groups_of_cells(used, true, labels)
     shares = counts.double() / counts.sum(1, keepdim=True)

@@ -21,8 +21,7 @@ from fairdd.run.legacy import existing_file, upgrade_flags, upgrade_metrics
 
 REQUIRED_FLAGS = ("dataset", "model", "Iteration", "seed", "num_eval")
 REQUIRED_OF_DISTILLATION = ("method", "align", "init", "ipc", "num_exp")    # an evaluation does not have them
-EVALUATION_FIELDS = {"method", "Iteration", "source", "images", "trained_on",      # recorded, but not flags of the
-                     "unknown_groups"}                                             # command
+EVALUATION_FIELDS = {"method", "Iteration", "source", "images", "trained_on", "unknown_groups"}     # no flags of it
 EVALUATION_KEY = ["experiment", "iteration", "model"]
 CROP_IMAGES, GRID_PADDING = 10, 2       # images per side of a picture in the report; pixels between images
 UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,

@@ -107,11 +107,11 @@ def make_attributes(table: ImageTable, columns: ChosenColumns) -> tuple[Attribut
     target = cross_columns(table, columns.target, "classes")
     if not columns.protected:
         return target, Attribute(np.zeros(len(table), np.int64), (" or ".join(GROUPS),))
-    protected = cross_columns(table.with_groups(), columns.protected, "groups")
-    if table.no_group is None:
+    protected = cross_columns(table.with_known_groups(), columns.protected, "groups")
+    if table.group_unknown is None:
         return target, protected
     values = np.full(len(table), UNKNOWN)
-    values[~table.no_group] = protected.values
+    values[~table.group_unknown] = protected.values
     return target, replace(protected, values=values)
 
 

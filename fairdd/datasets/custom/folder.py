@@ -81,7 +81,7 @@ def read_table(request, finder: ImageFinder) -> ImageTable:
     if not files:
         table = read_class_folders(root, ("class", "group") if request.skew is None else ("class",))
         if len(table) and request.path_column:
-            raise UserError(f"{root}: images in folders class/ have no --path_column; --labels names a table")
+            raise UserError(f"{root}: images in class folders have no --path_column; --labels names a table")
         if len(table):
             return table
         files = list_parquet(root)
@@ -131,9 +131,9 @@ def drop_repeated_rows(table: ImageTable, names: list[str]) -> ImageTable:
 
 def written_split(table: ImageTable, split: Split) -> tuple[tuple[str, str], ...]:
     """Return (path, "train" or "test") of every image that trains or tests, in the table's order."""
-    names = np.full(len(table), "     ")
+    names = np.full(len(table), "", object)
     names[split.train], names[split.test] = "train", "test"
-    return tuple((path, name) for path, name in zip(table.paths, names.tolist(), strict=True) if name.strip())
+    return tuple((path, name) for path, name in zip(table.paths, names, strict=True) if name)
 
 
 def measure_normalization(images: torch.Tensor, rows: np.ndarray) -> Normalization:

@@ -157,8 +157,8 @@ def make_split(table: ImageTable, target: Attribute, protected: Attribute, copie
     test = known[keep_units_together(np.searchsorted(known, drawn.test), cell_numbers(target, protected)[known],
                                      units[known], request.data_seed)]
     cells = cell_members(target, protected, np.arange(len(table)))
-    no_group = np.flatnonzero((protected.values == UNKNOWN) & ~np.isin(units, units[test]))
-    train = np.concatenate([*(np.setdiff1d(cell, test) for cell in cells), no_group])
+    unknown = np.flatnonzero((protected.values == UNKNOWN) & ~np.isin(units, units[test]))
+    train = np.concatenate([*(np.setdiff1d(cell, test) for cell in cells), unknown])
     notes = [f"no split is given: it is drawn with --data_seed {request.data_seed} and written to split.csv of the run"]
     if split_by:
         counts = np.unique(cell_numbers(target, protected)[test], return_counts=True)[1]

@@ -14,8 +14,8 @@ class ImageTable:
 
     title: where the table was read, for messages; data: attribute columns, strings, indexed by the row's name in
     messages; paths: (N,) str, as written and later inside the data folder; splits: (N,) "train", "val" or "test", or
-    None if no split is given; notes: what was inferred, for the user; no_group: (N,) bool, True for images of unknown
-    group, or None if there are none.
+    None if no split is given; notes: what was inferred, for the user; group_unknown: (N,) bool, or None if all groups
+    are known.
     """
 
     title: str
@@ -23,20 +23,20 @@ class ImageTable:
     paths: np.ndarray
     splits: np.ndarray | None = None
     notes: tuple[str, ...] = ()
-    no_group: np.ndarray | None = None
+    group_unknown: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def keep(self, rows: np.ndarray, *notes: str) -> "ImageTable":
         """Return the table of these rows, given by ascending positions or a mask; the notes are added to its own."""
-        splits, no_group = (None if column is None else column[rows] for column in (self.splits, self.no_group))
-        return replace(self, data=self.data.iloc[rows], paths=self.paths[rows], splits=splits, no_group=no_group,
+        splits, unknown = (None if column is None else column[rows] for column in (self.splits, self.group_unknown))
+        return replace(self, data=self.data.iloc[rows], paths=self.paths[rows], splits=splits, group_unknown=unknown,
                        notes=self.notes + notes)
 
-    def with_groups(self) -> "ImageTable":
+    def with_known_groups(self) -> "ImageTable":
         """Return the table without the rows of unknown group."""
-        return self if self.no_group is None else self.keep(~self.no_group)
+        return self if self.group_unknown is None else self.keep(~self.group_unknown)
 
     def row_error(self, row: int, message: str) -> UserError:
         """Return an error that names the row."""

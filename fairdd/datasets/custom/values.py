@@ -78,7 +78,7 @@ def clean_values(table: ImageTable, categories: Iterable[str], others: Iterable[
 
 def known_values(table: ImageTable, name: str, groups: Collection[str]) -> pd.Series:
     """Return a column; that of a group without the rows whose group is unknown."""
-    return (table.with_groups() if name in groups else table).data[name]
+    return (table.with_known_groups() if name in groups else table).data[name]
 
 
 def merge_spellings(column: pd.Series) -> pd.Series:
@@ -95,7 +95,7 @@ def drop_unknown(table: ImageTable, names: list[str], unknown: tuple[str, ...],
     unknown: values of any of these columns, or of a single one, as race=4; groups: columns whose unknown values make a
     row one of unknown group, which stays unless its split is not train.
     """
-    counts, keep, used, no_group = [], np.ones(len(table), bool), set(), np.zeros(len(table), bool)
+    counts, keep, used, group_unknown = [], np.ones(len(table), bool), set(), np.zeros(len(table), bool)
     trains = np.ones(len(table), bool) if table.splits is None else table.splits == "train"
     for name in names:
         column, prefix = table.data[name], f"{name.lower()}="
@@ -104,24 +104,24 @@ def drop_unknown(table: ImageTable, names: list[str], unknown: tuple[str, ...],
         mask = column.isin(list(matches)).to_numpy()
         used |= set(matches.values())
         if name in groups:
-            no_group |= mask & trains
+            group_unknown |= mask & trains
             mask = mask & ~trains
         counts += [f"{name} {text or 'blank'} {count}" for text, count in column[mask].value_counts().items()]
         keep &= ~mask
-    no_group &= keep
-    if not (keep & ~no_group).any():
+    group_unknown &= keep
+    if not (keep & ~group_unknown).any():
         raise UserError(f"{table.title}: every row has an unknown value ({', '.join(counts)})")
     unused = [text for text in unknown if text.strip() and text not in used]
     notes = [f"{(~keep).sum()} rows left out as unknown ({', '.join(counts)})"] if counts else []
     notes += [f"no row has the unknown value {preview(map(repr, unused))}"] if unused else []
-    notes += [f"{no_group.sum()} rows have an unknown group"] if no_group.any() else []
-    return replace(table, no_group=no_group if no_group.any() else None).keep(keep, *notes)
+    notes += [f"{group_unknown.sum()} rows have an unknown group"] if group_unknown.any() else []
+    return replace(table, group_unknown=group_unknown if group_unknown.any() else None).keep(keep, *notes)
 
 
 def name_blanks(table: ImageTable, names: list[str]) -> ImageTable:
     """Return the table with missing values of the named columns as the value (blank)."""
     data, notes = table.data.copy(), []
-    known = np.ones(len(table), bool) if table.no_group is None else ~table.no_group
+    known = np.ones(len(table), bool) if table.group_unknown is None else ~table.group_unknown
     for name in names:
         blank = (data[name] == "") & known
         if blank.any():
