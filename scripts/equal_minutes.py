@@ -17,6 +17,7 @@ from study import Study, make_parser, run_study
 
 import main_DC
 import main_DM
+from fairdd.core.errors import report_user_errors
 from fairdd.run.context import Context
 from fairdd.run.loop import initial_synset, load_data
 from networks import get_network
@@ -93,6 +94,7 @@ def calibrate(args: argparse.Namespace) -> dict[str, int]:
     return counts
 
 
+@report_user_errors
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--datasets", nargs="+", default=["Colored_MNIST_foreground", "CIFAR10_S"])

@@ -8,6 +8,8 @@ The learning rates were compared on held-out training images; all networks are t
 
 from study import Study, make_parser, run_study
 
+from fairdd.core.errors import report_user_errors
+
 SETTING = "--model ConvNetW32 --ipc 10 --batch_real 100 --num_eval 3 --epoch_eval_train 100"
 DATASETS = {        # its flags, and the number of its groups
     "Colored_MNIST_background": ("--lr_img 10", 10),
@@ -42,6 +44,7 @@ def rows(dataset: str) -> dict[str, str]:
     return {row: f"main_DM.py --dataset {dataset} {SETTING} {own_flags} {flags}" for row, flags in table.items()}
 
 
+@report_user_errors
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))

@@ -17,6 +17,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from fairdd.core.errors import UserError
+from fairdd.datasets.files import preview
 from fairdd.report.load_runs import read_run
 from fairdd.run.folder import DATASET
 
@@ -63,7 +65,7 @@ def commands(args: argparse.Namespace, study: Study) -> dict[Path, list[str]]:
 
 
 def make_run(item: tuple[Path, list[str]]) -> None:
-    """Make a run unless it is finished; an error is printed, and the other runs go on."""
+    """Make a run unless it is finished, and print its error if it fails."""
     folder, command = item
     if not (folder / "results.json").exists():
         process = subprocess.run([sys.executable, *command, "--quiet"], env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -108,7 +110,10 @@ def write_tables(args: argparse.Namespace, study: Study) -> None:
 
 
 def run_study(args: argparse.Namespace, study: Study) -> None:
-    """Make all runs that are not finished, and write the tables; with --list, print the commands instead."""
+    """Make all runs that are not finished, and write the tables; with --list, print the commands instead.
+
+    A run that fails does not keep the others from being made; UserError is raised at the end.
+    """
     runs = commands(args, study)
     if args.list:
         print("\n".join(f"python {shlex.join(command)}" for command in runs.values()))
@@ -116,3 +121,6 @@ def run_study(args: argparse.Namespace, study: Study) -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(make_run, runs.items()))
     write_tables(args, study)
+    failed = [str(folder) for folder in runs if not (folder / "results.json").exists()]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed: {preview(failed)}; the same command repeats them")
