@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +110,11 @@ def write_tables(args: argparse.Namespace, study: Study) -> None:
             f"The command of each row's first seed:\n\n```bash\n{shown}\n```\n")
 
 
-def run_study(args: argparse.Namespace, study: Study) -> None:
+def run_study(args: argparse.Namespace, study: Study, write: Callable = write_tables) -> None:
     """Make all runs that are not finished, and write the tables; with --list, print the commands instead.
 
-    A run that fails does not keep the others from being made; UserError is raised at the end.
+    write: called with args and study when all runs have been tried. A run that fails does not keep the others from
+    being made; UserError is raised at the end.
     """
     runs = commands(args, study)
     if args.list:
@@ -120,7 +122,7 @@ def run_study(args: argparse.Namespace, study: Study) -> None:
         return
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(make_run, runs.items()))
-    write_tables(args, study)
+    write(args, study)
     failed = [str(folder) for folder in runs if not (folder / "results.json").exists()]
     if failed:
         raise UserError(f"{len(failed)} of {len(runs)} runs failed: {preview(failed)}; the same command repeats them")
